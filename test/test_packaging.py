@@ -1,0 +1,187 @@
+"""What a user gets from a clone, colcon or pip: names, versions, files and the services' contract."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXECUTABLES = ('segment_node', 'lgseg')
+MAX_FILE_BYTES = 2 * 1024 * 1024
+
+
+def git_files():
+    answer = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode != 0:
+        pytest.skip('not a git checkout')
+    return [ROOT / name for name in answer.stdout.split('\0') if name]
+
+
+@pytest.fixture(scope='module')
+def manifest():
+    package = pytest.importorskip('catkin_pkg.package')
+    return package.parse_package(str(ROOT / 'package.xml'))
+
+
+def test_package_xml_is_valid_and_has_no_warnings(manifest):
+    warnings = []
+    manifest.validate(warnings=warnings)
+    assert warnings == []
+    assert manifest.get_build_type() == 'ament_cmake'
+    assert manifest.licenses == ['Apache-2.0']
+    assert [group.name for group in manifest.member_of_groups] == ['rosidl_interface_packages']
+
+
+def test_every_ros_package_imported_is_declared(manifest):
+    """A node that starts here and not on a robot is most often an import that package.xml forgot."""
+    declared = {depend.name for depend in manifest.exec_depends}
+    ros_packages = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'diagnostic_updater', 'message_filters',
+                    'rcl_interfaces', 'tf2_ros', 'image_transport', 'ament_index_python'}
+    imported = set()
+    for path in [*ROOT.glob('lgseg_ros/**/*.py'), *ROOT.glob('launch/*.py')]:
+        names = re.findall(r'^\s*(?:from|import)\s+(\w+)', path.read_text(), re.MULTILINE)
+        imported |= {name for name in names if name in ros_packages or name.endswith(('_msgs', '_srvs', '_interfaces'))}
+    assert imported <= declared
+
+
+def test_versions_agree(manifest):
+    import lgseg_ros
+
+    told = subprocess.run([sys.executable, 'setup.py', '--version'], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-1] == manifest.version == lgseg_ros.__version__
+
+
+def test_cmake_and_setup_py_name_modules_that_exist():
+    cmake = (ROOT / 'CMakeLists.txt').read_text()
+    modules = dict(re.findall(r'^lgseg_install_executable\((\w+) ([\w.]+)\)', cmake, re.MULTILINE))
+    assert set(modules) == set(EXECUTABLES)
+    modules['pip'] = re.search(r"'lgseg = ([\w.]+):main'", (ROOT / 'setup.py').read_text())[1]
+    for module in modules.values():
+        assert re.search(r'^def main\(', (ROOT / (module.replace('.', '/') + '.py')).read_text(), re.MULTILINE), module
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'requirements').glob('*.txt')), ids=lambda path: path.name)
+def test_requirements_are_pinned_exactly(path):
+    lines = [line.split('#')[0].strip() for line in path.read_text().splitlines()]
+    loose = [line for line in lines if line and not re.fullmatch(r'-r [\w-]+\.txt|[\w.-]+==[\w.]+(; python_version [<>]=? "3\.\d+")?', line)]
+    assert loose == []
+
+
+def test_no_package_is_pinned_in_two_files():
+    """The one place of pins: a second pin of the same package is the one that somebody forgets."""
+    where = {}
+    for path in (ROOT / 'requirements').glob('*.txt'):
+        for name in set(re.findall(r'^([\w.-]+)==', path.read_text(), re.MULTILINE)):
+            where.setdefault(name.lower().replace('_', '-'), []).append(path.name)
+    assert {name: files for name, files in where.items() if len(files) > 1} == {}
+
+
+def test_files_in_git_are_small_or_weights():
+    sizes = {path.relative_to(ROOT): path.stat().st_size for path in git_files() if path.is_file()}
+    assert {path: size for path, size in sizes.items() if size > MAX_FILE_BYTES and path.parts[0] != 'weights'} == {}
+
+
+@pytest.mark.parametrize('script', sorted((ROOT / 'scripts').glob('*.sh')) + [ROOT / '.ci' / 'run'], ids=lambda path: path.name)
+def test_scripts_parse(script):
+    subprocess.run(['bash', '-n', str(script)], check=True)
+    if script.name not in ('common.sh', 'activate.sh'):  # these two are sourced
+        assert os.access(script, os.X_OK)
+
+
+def run_script(name, *arguments, **environment):
+    """Without the environment of this test run, as from a fresh terminal."""
+    env = {'PATH': '/usr/bin:/bin', 'HOME': os.environ.get('HOME', '/'), **environment}
+    return subprocess.run(['bash', str(ROOT / 'scripts' / name), *arguments], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize('name', ['setup.sh', 'test.sh'])
+def test_help_teaches(name):
+    answer = run_script(name, '--help')
+    assert answer.returncode == 0 and answer.stdout.startswith(f'usage: scripts/{name}') and '--help' in answer.stdout
+
+
+@pytest.mark.parametrize('arguments, environment, said', [
+    (['--with', 'cheese'], {}, "--with takes train or test, not 'cheese'"),
+    (['--cheese'], {}, "unknown argument '--cheese'"),
+    ([], {'LGSEG_PYTHON': '/nonexistent/python3.11'}, 'LGSEG_PYTHON=/path/to/python3.11'),
+])
+def test_setup_says_what_to_do(arguments, environment, said):
+    answer = run_script('setup.sh', *arguments, **environment)
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert 'scripts/setup.sh' in answer.stderr
+
+
+# --- what colcon built ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def prefix():
+    for folder in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
+        if (Path(folder) / 'share/ament_index/resource_index/packages/lgseg_ros').exists() and (Path(folder) / 'lib/lgseg_ros').is_dir():
+            return Path(folder)
+    pytest.skip('lgseg_ros is not built by colcon (scripts/setup.sh)')
+
+
+def test_services_keep_their_contract(prefix):
+    from lgseg_ros.srv import GetVocabulary, SetVocabulary
+
+    facts = {'version': 'uint32', 'names': 'sequence<string>', 'ids': 'sequence<uint16>'}
+    assert SetVocabulary.Request.get_fields_and_field_types() == {
+        'classes': 'sequence<string>', 'preset': 'string', 'threshold': 'float'}
+    assert SetVocabulary.Response.get_fields_and_field_types() == {'success': 'boolean', 'message': 'string', **facts}
+    assert GetVocabulary.Request.get_fields_and_field_types() == {}
+    assert GetVocabulary.Response.get_fields_and_field_types() == {
+        'classes': 'sequence<string>', 'threshold': 'float', 'preset': 'string', **facts}
+
+
+def test_label_info_has_the_public_fields(prefix):
+    from vision_msgs.msg import LabelInfo, VisionClass
+
+    assert LabelInfo.get_fields_and_field_types() == {
+        'header': 'std_msgs/Header', 'class_map': 'sequence<vision_msgs/VisionClass>', 'threshold': 'float'}
+    assert VisionClass.get_fields_and_field_types() == {'class_id': 'uint16', 'class_name': 'string'}
+
+
+def test_the_built_package_is_complete(prefix):
+    for name in EXECUTABLES:
+        assert os.access(prefix / 'lib/lgseg_ros' / name, os.X_OK)
+    for folder in ('config', 'launch', 'weights'):
+        in_source = sorted(path.name for path in (ROOT / folder).glob('*') if path.is_file())
+        assert in_source, f'{folder}/ is empty'
+        assert set(in_source) <= {path.name for path in (prefix / 'share/lgseg_ros' / folder).iterdir()}
+
+
+def test_executables_find_the_python_that_has_the_engine(prefix):
+    """From a shell whose python3 is another one, as under systemd: the interpreter of the build is used."""
+    env = {**os.environ, 'PATH': '/usr/bin:/bin'}
+    answer = subprocess.run([str(prefix / 'lib/lgseg_ros/lgseg'), '--help'], env=env, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+    assert 'usage' in answer.stdout.lower()
+
+
+# --- what pip installs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_pip_install_brings_the_weights(tmp_path):
+    """Nothing is fetched: the dependencies are this environment's."""
+    source, target = tmp_path / 'source', tmp_path / 'site'
+    for path in git_files():
+        if path.is_file():
+            (source / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, source / path.relative_to(ROOT))
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation', '--target', str(target),
+                    str(source)], check=True)
+    share = target / 'lgseg_ros' / '_share'
+    for folder in ('config', 'launch', 'weights'):
+        expected = {path.name for path in git_files() if path.parent == ROOT / folder}
+        assert expected <= {path.name for path in (share / folder).iterdir()}
+    code = 'import lgseg_ros; print(lgseg_ros.__file__, lgseg_ros.__version__)'
+    answer = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(target)},
+                            capture_output=True, text=True, check=True)
+    assert str(target) in answer.stdout
