@@ -44,7 +44,7 @@ if [ "$_lgseg_ros" = wheels ]; then
 else
     case ":${AMENT_PREFIX_PATH:-}:" in
         *":$_lgseg_ros:"*) ;;
-        *) . "$_lgseg_ros/setup.${ZSH_VERSION:+z}${BASH_VERSION:+ba}sh" ;;
+        *) . "$_lgseg_ros/setup.${ZSH_VERSION:+z}${BASH_VERSION:+ba}sh" || echo "source your ROS distribution first" >&2 ;;
     esac
 fi
 

@@ -141,7 +141,8 @@ pip_install() {
     local limit=${LGSEG_PIP_TIMEOUT:-1800} attempt code
     for attempt in 1 2; do
         code=0
-        timeout "$limit" "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
+        # --foreground: stay in this process group, so that an interrupt reaches pip.
+        timeout --foreground "$limit" "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
             --retries 5 --timeout "${PIP_DEFAULT_TIMEOUT:-60}" -c "$VENV/constraints.txt" "$@" || code=$?
         [ "$code" -ne 0 ] || return 0
         [ "$code" -ne 124 ] || echo "pip was stopped after $limit seconds (LGSEG_PIP_TIMEOUT)"

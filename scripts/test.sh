@@ -84,6 +84,7 @@ main() {
     parse_arguments "$@"
     "$LGSEG_ROOT/scripts/setup.sh" --with train --with test
     source "$LGSEG_ROOT/scripts/activate.sh"
+    export ROS_LOG_DIR=${ROS_LOG_DIR:-$LGSEG_ROOT/log/ros} # not in ~/.ros, and there need be no HOME
     own_ros_domain
     RUN=$$-$RANDOM
     STARTED=$(mktemp)
