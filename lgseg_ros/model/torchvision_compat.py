@@ -1,0 +1,36 @@
+"""Make `import torchvision` work where its compiled operators do not match torch.
+
+A CPU build of torch beside the registry's torchvision, and several wheel
+mixes on Jetson, fail with "operator torchvision::nms does not exist" as soon
+as timm or open_clip import torchvision.  Neither package calls that operator
+for what we use, so declaring its signature is enough.
+"""
+
+import sys
+
+_OPERATORS = (
+    'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+    'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+)
+_library = None  # torch drops the declarations when the object is collected
+
+
+def ensure_torchvision():
+    """Import torchvision, declaring its missing operators only if the plain import fails.
+
+    Raises ImportError or RuntimeError as torchvision itself does when the cause
+    is another one.
+    """
+    global _library
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if 'torchvision::nms' not in str(error):
+            raise
+        import torch
+        for name in [n for n in sys.modules if n.split('.')[0] == 'torchvision']:
+            del sys.modules[name]
+        _library = torch.library.Library('torchvision', 'DEF')
+        for signature in _OPERATORS:
+            _library.define(signature)
+        import torchvision  # noqa: F401

@@ -1,0 +1,48 @@
+"""Write and read trained weights: one safetensors file and its JSON model card."""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from .segmenter import Segmenter, SegmenterConfig
+
+
+def save_weights(model, bank, path, card):
+    """Write PATH.safetensors (fp16, with the bank's projected rows) and PATH.json.
+
+    model: Segmenter; bank: TextBank of unit text embeddings; card: dict, to which the
+    network's configuration is added.
+    """
+    from safetensors.torch import save_file
+    path = Path(path)
+    tensors = {name: value.half() if value.is_floating_point() else value
+               for name, value in model.state_dict().items() if not name.endswith('num_batches_tracked')}
+    with torch.no_grad():
+        tensors['text.rows'] = model.float().cpu().project_text(torch.from_numpy(bank.vectors)).half()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    partial = path.with_suffix('.safetensors.part')
+    save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(bank.names)})
+    os.replace(partial, path.with_suffix('.safetensors'))
+    text = json.dumps({**card, 'model': model.describe()}, indent=2)
+    path.with_suffix('.json').write_text(text + '\n')
+
+
+def load_segmenter(weights):
+    """The torch network of `Weights` (from engines.weights.load_weights), in eval mode, fp32.
+
+    Raises ValueError naming the file when card and tensors do not fit.
+    """
+    from safetensors.torch import load_file
+    known = {field.name for field in fields(SegmenterConfig)}
+    config = SegmenterConfig(**{key: value for key, value in weights.card['model'].items() if key in known})
+    model = Segmenter(config)
+    tensors = {name: value.float() for name, value in load_file(weights.path).items() if not name.startswith('text.')}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
+    if missing or unexpected:
+        raise ValueError(f'{weights.path} does not fit its card: missing {missing[:3]}, unexpected {unexpected[:3]}; '
+                         'copy the .safetensors and .json files again')
+    return model.eval()

@@ -1,0 +1,221 @@
+"""The managed ROS node: parameters, services and transitions around the worker."""
+
+import time
+from dataclasses import fields, replace
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from lgseg_ros.srv import GetVocabulary, SetVocabulary
+
+from ..engines.factory import create_engine
+from ..engines.weights import WeightsError, load_weights
+from ..vocabulary.classes import VocabularyError
+from ..vocabulary.state import VocabularyState
+from .camera import Camera
+from .diagnostics import Diagnostics
+from .settings import Settings, camera_names, check, declare
+from .worker import Worker
+
+# Sensor data (REP 2003), and only the newest: a deeper queue would make every mask older.
+IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+WORDS = ('vocabulary', 'preset', 'threshold')
+
+
+class SegmentNode(LifecycleNode):
+    """Segments camera pictures by words; see README.md for topics, services and parameters."""
+
+    def __init__(self, name='lgseg', **options):
+        """Raises ValueError for a parameter value that is not allowed."""
+        super().__init__(name, **options)
+        self.settings = declare(self)
+        self.vocabulary = None      # VocabularyState once configured
+        self.cameras = []
+        self._engine = self._worker = None
+        self._subscriptions_ = []
+        self._syncing = False
+        self._active = False
+        self.last_error = ''
+        self._diagnostics = Diagnostics(self)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        if hasattr(self, 'add_post_set_parameters_callback'):
+            self.add_post_set_parameters_callback(self._apply_parameters)
+
+    def start(self):
+        """Configure and activate, as autostart does.  Returns whether both succeeded."""
+        return all(step() == TransitionCallbackReturn.SUCCESS for step in (self.trigger_configure, self.trigger_activate))
+
+    # --- transitions: an exception in one is swallowed by rcl, so each says what failed and returns FAILURE
+
+    def on_configure(self, state):
+        """Load weights, vocabulary and engine, warm up, offer topics and services."""
+        try:
+            began = time.monotonic()
+            weights = load_weights(self.settings.weights)
+            self.vocabulary = VocabularyState(weights.bank)
+            vocabulary = self.vocabulary.replace(*self._words(self.settings))
+            self._engine = create_engine(self.settings, weights)
+            self._engine.warm_up(vocabulary)
+        except (WeightsError, VocabularyError) as error:
+            return self._fail(str(error))
+        except Exception as error:  # anything else must be said too, or nobody would ever see it
+            return self._fail(f'cannot configure: {type(error).__name__}: {error}')
+        self.cameras = [Camera(self, name) for name in camera_names(self.settings)]
+        self._set_service = self.create_service(SetVocabulary, '~/set_vocabulary', self._set_vocabulary)
+        self._get_service = self.create_service(GetVocabulary, '~/get_vocabulary', self._get_vocabulary)
+        self.get_logger().info(f'{self._engine.summary()}; {len(vocabulary.names)} classes; '
+                               f'ready in {time.monotonic() - began:.2f} s')
+        return TransitionCallbackReturn.SUCCESS
+
+    def _fail(self, reason):
+        self._engine, self.vocabulary, self.last_error = None, None, reason
+        self.get_logger().fatal(reason)
+        return TransitionCallbackReturn.FAILURE
+
+    def on_activate(self, state):
+        """Subscribe to the cameras and begin to segment."""
+        self._worker = Worker(self._engine, self.vocabulary, lambda: self.settings, self.get_logger())
+        for camera in self.cameras:
+            offer = self._worker.offer
+            self._subscriptions_.append(self.create_subscription(
+                Image, camera.image_topic, lambda message, camera=camera: offer(camera, message), IMAGE_QOS))
+        topics = ', '.join(subscription.topic_name for subscription in self._subscriptions_)
+        self._active = True
+        self.get_logger().info(f'active; pictures from {topics}')
+        return super().on_activate(state)
+
+    def on_deactivate(self, state):
+        """Stop segmenting and leave the camera topics; engine and vocabulary stay loaded."""
+        self._stop_segmenting()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state):
+        """Drop engine, vocabulary, topics and services; configure can follow with other weights' content."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state):
+        """Stop from any state."""
+        self._stop_segmenting()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state):
+        """Back to unconfigured, so that a manager can try again."""
+        self.get_logger().error('a transition failed; back to unconfigured')
+        self._stop_segmenting()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self):
+        """End the worker, then the node; for the end of the process."""
+        self._stop_segmenting()
+        self.destroy_node()
+
+    def is_active(self):
+        """Whether the cameras are subscribed to."""
+        return self._active
+
+    def engine_summary(self):
+        """The engine in one line, or '' while none is loaded."""
+        return self._engine.summary() if self._engine else ''
+
+    def state_label(self):
+        """Lifecycle state in a word."""
+        return 'active' if self._active else 'inactive' if self._engine else 'unconfigured'
+
+    def _stop_segmenting(self):
+        self._active = False
+        for subscription in self._subscriptions_:
+            self.destroy_subscription(subscription)
+        self._subscriptions_ = []
+        if self._worker and not self._worker.stop():
+            self.get_logger().warning('the engine did not finish its frame in time')
+        self._worker = None
+
+    def _release(self):
+        for camera in self.cameras:
+            camera.destroy(self)
+        if self._engine:
+            self.destroy_service(self._set_service)
+            self.destroy_service(self._get_service)
+        self.cameras, self._engine, self.vocabulary = [], None, None
+
+    # --- services
+
+    def _set_vocabulary(self, request, response):
+        began = time.perf_counter()
+        try:
+            vocabulary = self.vocabulary.replace(request.classes, request.preset, request.threshold)
+        except VocabularyError as error:
+            response.success, response.message = False, f'{error}; nothing was changed'
+            self.get_logger().warning(f'set_vocabulary refused: {error}')
+            return self._describe_vocabulary(self.vocabulary.current, response)
+        self._mirror_in_parameters(list(request.classes), request.preset, vocabulary.threshold)
+        milliseconds = (time.perf_counter() - began) * 1e3
+        response.success = True
+        response.message = f'version {vocabulary.version}: {len(vocabulary.names)} classes from the next frame on'
+        self.get_logger().info(f'vocabulary {vocabulary.version}: {", ".join(vocabulary.texts)[:300]} '
+                               f'({milliseconds:.1f} ms)')
+        return self._describe_vocabulary(vocabulary, response)
+
+    def _get_vocabulary(self, request, response):
+        vocabulary = self.vocabulary.current
+        response.classes, response.preset = list(vocabulary.texts), vocabulary.preset
+        response.threshold = vocabulary.threshold
+        return self._describe_vocabulary(vocabulary, response)
+
+    @staticmethod
+    def _describe_vocabulary(vocabulary, response):
+        response.version, response.names, response.ids = vocabulary.version, list(vocabulary.names), list(vocabulary.ids)
+        return response
+
+    # --- parameters: checked without side effects first, applied after all of a request passed
+
+    @staticmethod
+    def _words(settings):
+        return [name for name in settings.vocabulary if name], settings.preset, settings.threshold
+
+    def _proposed(self, parameters):
+        known = {entry.name for entry in fields(Settings)}
+        changes = {p.name: p.value for p in parameters if p.name in known}
+        if 'preset' in changes and 'vocabulary' not in changes and not self._syncing:
+            changes['vocabulary'] = ['']   # asking for a preset means its classes
+        return replace(self.settings, **changes)
+
+    def _check_parameters(self, parameters):
+        proposed = self._proposed(parameters)
+        try:
+            check(proposed)
+            if self._words_change(proposed):
+                self.vocabulary.prepare(*self._words(proposed))
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=f'{error}; nothing was changed')
+        if not hasattr(self, 'add_post_set_parameters_callback'):   # Humble
+            self._apply_parameters(parameters)
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, parameters):
+        before, self.settings = self.settings, self._proposed(parameters)
+        if not self._words_change(self.settings, before):
+            return
+        vocabulary = self.vocabulary.replace(*self._words(self.settings))
+        self.get_logger().info(f'vocabulary {vocabulary.version}: {", ".join(vocabulary.texts)[:300]}')
+        self._mirror_in_parameters(list(self.settings.vocabulary), self.settings.preset, vocabulary.threshold)
+
+    def _words_change(self, proposed, before=None):
+        before = before or self.settings
+        return (self.vocabulary is not None and not self._syncing
+                and any(getattr(proposed, name) != getattr(before, name) for name in WORDS))
+
+    def _mirror_in_parameters(self, classes, preset, threshold):
+        """Let `ros2 param get` tell the truth after a change that came another way."""
+        self._syncing = True
+        try:
+            self.set_parameters([Parameter('vocabulary', value=classes or ['']), Parameter('preset', value=preset),
+                                 Parameter('threshold', value=threshold)])
+        finally:
+            self._syncing = False

@@ -1,0 +1,55 @@
+"""Photometric and geometric augmentation of one picture and its labels."""
+
+import cv2
+import numpy as np
+
+VOID = 255
+
+
+def augment(image, label, size, rng, scales=(0.6, 1.9)):
+    """A random scaled, flipped, cropped and recoloured view.
+
+    image: RGB uint8 [H, W, 3]; label: uint8 [H, W]; size: (height, width) of the crop.
+    Returns the same two at `size`; what lies outside the picture is void.
+    """
+    image, label = _crop(image, label, size, rng, scales)
+    if rng.random() < 0.5:
+        image, label = image[:, ::-1], label[:, ::-1]
+    return np.ascontiguousarray(_recolour(image, rng)), np.ascontiguousarray(label)
+
+
+def _crop(image, label, size, rng, scales):
+    height, width = label.shape
+    scale = np.exp(rng.uniform(*np.log(scales)))
+    stretch = np.exp(rng.uniform(-0.1, 0.1))
+    scale_x, scale_y = scale * stretch, scale / stretch
+    x = _offset(width * scale_x, size[1], rng)
+    y = _offset(height * scale_y, size[0], rng)
+    matrix = np.float32([[scale_x, 0, -x], [0, scale_y, -y]])
+    if scale < 1:  # without a blur before shrinking, thin things flicker
+        image = cv2.GaussianBlur(image, (0, 0), 0.35 / scale)
+    image = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(127, 127, 127))
+    label = cv2.warpAffine(label, matrix, size[::-1], flags=cv2.INTER_NEAREST, borderValue=VOID)
+    return image, label
+
+
+def _offset(length, size, rng):
+    """Where the crop starts; negative when the picture is smaller than the crop."""
+    low, high = sorted((0.0, length - size))
+    return rng.uniform(low, high)
+
+
+def _recolour(image, rng):
+    image = image.astype(np.float32)
+    grey = image.mean(axis=2, keepdims=True)
+    image = grey + (image - grey) * rng.uniform(0.5, 1.5)                    # saturation
+    image = (image - 127) * rng.uniform(0.7, 1.35) + 127 + rng.uniform(-35, 35)  # contrast, brightness
+    image *= rng.uniform(0.9, 1.1, size=3).astype(np.float32)                # white balance
+    image = np.clip(image, 0, 255)
+    if rng.random() < 0.5:
+        image = 255 * (image / 255) ** np.exp(rng.uniform(-0.4, 0.4))        # gamma
+    if rng.random() < 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.2:
+        image += rng.normal(0, rng.uniform(2, 8), image.shape).astype(np.float32)
+    return np.clip(image, 0, 255).astype(np.uint8)

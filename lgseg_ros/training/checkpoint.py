@@ -1,0 +1,28 @@
+"""Checkpoints: everything a run needs to go on, written atomically, never unpickled as code."""
+
+import os
+from pathlib import Path
+
+import torch
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, the reason and the cure."""
+
+
+def save_checkpoint(path, state):
+    """Write `state` beside `path` and rename, so that a killed run leaves the last good file."""
+    partial = Path(f'{path}.part')
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path):
+    """Read a checkpoint of tensors and plain values.  Raises CheckpointError."""
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f'{path} is missing; give the .pt file that "lgseg train" wrote') from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f'{path} is damaged or no checkpoint ({reason}); delete it to start afresh') from error

@@ -1,0 +1,70 @@
+"""Training losses on a sampled grid of pixels."""
+
+import torch
+from torch.nn import functional as F
+
+VOID = 255
+
+
+def class_logits(logits, row_class):
+    """Row logits [B, K, ...] -> class logits [B, C, ...]: of several rows of a class the best wins.
+
+    row_class: [K] ascending class index per row.
+    """
+    counts = torch.bincount(row_class).tolist()
+    if max(counts) == 1:
+        return logits
+    return torch.stack([part.amax(dim=1) for part in logits.split(counts, dim=1)], dim=1)
+
+
+def sample_grid(logits, labels, phase, step=2):
+    """Logits and labels at every `step`-th pixel of the full-size picture.
+
+    Interpolating all classes to full size costs more than the network's own forward
+    pass; a grid with a random phase sees every pixel over time.
+    logits: [B, C, h, w]; labels: [B, H, W]; phase: (y, x), each below `step`.
+    Returns logits [B, C, H/step, W/step] and labels [B, H/step, W/step].
+    """
+    batch, height, width = labels.shape
+    rows = torch.arange(phase[0], height, step, device=logits.device)
+    columns = torch.arange(phase[1], width, step, device=logits.device)
+    y = (rows + 0.5) / height * 2 - 1
+    x = (columns + 0.5) / width * 2 - 1
+    grid = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1).expand(batch, -1, -1, -1)
+    sampled = F.grid_sample(logits, grid.to(logits), padding_mode='border', align_corners=False)
+    return sampled, labels[:, phase[0]::step, phase[1]::step]
+
+
+def balanced_weights(frequencies, power=0.5):
+    """Class weights proportional to frequency ** -power, so that a pixel weighs 1 on average."""
+    weights = torch.as_tensor(frequencies, dtype=torch.float32).clamp(min=1e-4) ** -power
+    return weights / (weights * torch.as_tensor(frequencies, dtype=torch.float32)).sum()
+
+
+def soft_jaccard(logits, labels, classes):
+    """1 - soft intersection over union, averaged over the classes present in the batch."""
+    valid = labels != VOID
+    chance = logits.softmax(dim=1)[:, :classes] * valid[:, None]
+    target = F.one_hot(labels.clamp(max=classes), classes + 1)[..., :classes].permute(0, 3, 1, 2).to(chance)
+    both = (chance * target).sum(dim=(0, 2, 3))
+    either = (chance + target - chance * target).sum(dim=(0, 2, 3))
+    present = target.sum(dim=(0, 2, 3)) > 0
+    return 1 - (both[present] / either[present].clamp(min=1)).mean()
+
+
+def segmentation_loss(output, labels, row_class, weights, phase):
+    """Cross entropy at tau + 0.5 soft Jaccard + 0.4 auxiliary cross entropy on the score map.
+
+    output: Segmentation; labels: [B, H, W]; row_class: [K]; weights: [classes];
+    the auxiliary weight is DenseCLIP's.  Returns a scalar and a dict of the parts.
+    """
+    classes = len(weights)
+    logits, target = sample_grid(class_logits(output.logits, row_class), labels, phase)
+    absent = torch.ones(logits.shape[1] - classes, device=logits.device)
+    weight = torch.cat([weights, absent])  # no pixel is labelled with a distractor; the length must fit
+    cross = F.cross_entropy(logits, target.long(), weight, ignore_index=VOID)
+    jaccard = soft_jaccard(logits, target.long(), classes)
+    score, target = sample_grid(class_logits(output.auxiliary, row_class), labels, phase, step=8)
+    auxiliary = F.cross_entropy(score, target.long(), weight, ignore_index=VOID)
+    parts = {'cross_entropy': cross.item(), 'jaccard': jaccard.item(), 'auxiliary': auxiliary.item()}
+    return cross + 0.5 * jaccard + 0.4 * auxiliary, parts

@@ -1,0 +1,83 @@
+"""One class of a vocabulary as text: `name` or `name=phrase|phrase|...`.
+
+The same text works in a parameter, in the service, on the command line and in
+YAML.  Without phrases the name is its own phrase.  Several phrases are several
+text rows with one id; the best row wins.
+"""
+
+from dataclasses import dataclass
+
+MAX_NAME_LENGTH = 100  # characters; a longer one is a mistake or an attack, not a word
+MAX_ROWS = 255         # ids are uint8 and 255 means unlabelled
+
+
+class VocabularyError(ValueError):
+    """A vocabulary that cannot be used; the message names the value, the reason and the cure."""
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """A class: its name as published, and the phrases it is recognised by."""
+
+    name: str
+    phrases: tuple
+
+    def __str__(self):
+        if self.phrases == (self.name,):
+            return self.name
+        return f'{self.name}={"|".join(self.phrases)}'
+
+
+def shorten(text, limit=40):
+    """`text` quoted, cut to `limit` characters, for error messages."""
+    return repr(text if len(text) <= limit else text[:limit] + '...')
+
+
+def normalise(phrase):
+    """A phrase as banks store it: lower case, single spaces, no underscores."""
+    return ' '.join(phrase.lower().replace('_', ' ').split())
+
+
+def parse_class(text):
+    """Parse one `name=phrase|phrase` into a `ClassSpec`.  Raises VocabularyError."""
+    if not isinstance(text, str):
+        raise VocabularyError(f'class {text!r} is not text; write it as "name" or "name=phrase|phrase"')
+    name, equals, right = text.partition('=')
+    name = name.strip()
+    phrases = [normalise(part) for part in right.split('|')] if equals else [normalise(name)]
+    if not name or not all(phrases):
+        raise VocabularyError(
+            f'class {shorten(text)} has an empty name or phrase; write it as "name" or "name=phrase|phrase"')
+    for part in (name, *phrases):
+        _check_text(part)
+    return ClassSpec(name, tuple(dict.fromkeys(phrases)))
+
+
+def _check_text(part):
+    if len(part) > MAX_NAME_LENGTH:
+        raise VocabularyError(
+            f'name {shorten(part)} has {len(part)} characters; the limit is {MAX_NAME_LENGTH}: shorten it')
+    if not part.isprintable():
+        raise VocabularyError(f'name {shorten(part)} holds control characters; use plain text')
+
+
+def parse_classes(texts):
+    """Parse a whole vocabulary.  Returns a tuple of `ClassSpec`, in the order given.
+
+    Raises VocabularyError when it is empty, names a class twice, or needs more
+    than `MAX_ROWS` text rows.
+    """
+    specs = tuple(parse_class(text) for text in texts)
+    if not specs:
+        raise VocabularyError('the vocabulary is empty; give at least one class, for example "road"')
+    seen = set()
+    for spec in specs:
+        if spec.name in seen:
+            raise VocabularyError(f'class {shorten(spec.name)} is named twice; '
+                                  f'give each class once and its other words as {spec.name}=word|word')
+        seen.add(spec.name)
+    rows = sum(len(spec.phrases) for spec in specs)
+    if rows > MAX_ROWS:
+        raise VocabularyError(f'{len(specs)} classes need {rows} text rows; the limit is {MAX_ROWS} '
+                              '(ids are 8 bits and 255 means unlabelled): name fewer classes or phrases')
+    return specs

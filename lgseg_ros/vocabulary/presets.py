@@ -1,0 +1,39 @@
+"""Named vocabularies with ids fixed by a data set or a consumer (presets.yaml)."""
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from .classes import VocabularyError, parse_class, shorten
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A vocabulary by name: `classes` maps id (0..254) to ClassSpec."""
+
+    name: str
+    description: str
+    fixed_ids: bool
+    classes: dict
+
+
+@cache
+def load_presets():
+    """All presets by name."""
+    text = yaml.safe_load((Path(__file__).parent / 'presets.yaml').read_text())
+    return {name: Preset(name, entry['description'], entry['fixed_ids'],
+                         {int(i): parse_class(c) for i, c in entry['classes'].items()})
+            for name, entry in text.items()}
+
+
+def get_preset(name):
+    """The preset of that name.  Raises VocabularyError that lists the known ones."""
+    presets = load_presets()
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, 1)
+        hint = f'did you mean {near[0]!r}? ' if near else ''
+        raise VocabularyError(f'preset {shorten(name)} is unknown; {hint}known: {", ".join(presets)}')
+    return presets[name]

@@ -1,0 +1,143 @@
+"""The vocabulary in force, and how it is replaced: validated whole, then swapped in one assignment."""
+
+import math
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from .classes import MAX_ROWS, VocabularyError, parse_classes
+from .presets import get_preset
+
+UNLABELLED = 255
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the node looks for.  Immutable: a frame is segmented with one of these, whole.
+
+    names, ids: one entry per class, in the order asked for; ids 0..254.
+    rows: float32 [K, D], one per phrase; row_ids: int64 [K], the id of each row.
+    threshold: least confidence 0..1 of a labelled pixel.
+    """
+
+    version: int
+    specs: tuple
+    ids: tuple
+    rows: np.ndarray
+    row_ids: np.ndarray
+    threshold: float
+    preset: str
+
+    @property
+    def names(self):
+        return tuple(spec.name for spec in self.specs)
+
+    @property
+    def texts(self):
+        """The classes as they can be given again, `name=phrase|phrase`."""
+        return tuple(str(spec) for spec in self.specs)
+
+
+class VocabularyState:
+    """Holds the present `Vocabulary` and the ids given in this run.
+
+    An id belongs to one name for the whole run, because consumers remember it
+    (Nav2's layer for 5 s).  Safe to use from several threads; `current` never blocks.
+    """
+
+    def __init__(self, text_source):
+        """text_source: has `rows(phrases) -> float32 [N, D]`, raising VocabularyError for unknown ones."""
+        self._source = text_source
+        self._lock = threading.Lock()
+        self._ids = {}
+        self.current = None
+
+    def prepare(self, classes, preset='', threshold=None):
+        """Check everything and build the next `Vocabulary`; changes nothing.
+
+        classes: list of `name` or `name=phrase|phrase`; preset: name or ''.  With both, the
+        classes are the vocabulary, and one that the preset knows gets its id and, unless it
+        names its own, its phrases.
+        threshold: None, NaN or negative keeps the present one (0 at the start).
+        Raises VocabularyError naming the value, the reason and the cure.
+        """
+        with self._lock:
+            return self._prepare(classes, preset, threshold)
+
+    def replace(self, classes, preset='', threshold=None):
+        """`prepare`, then make it the present one.  Returns it.  Raises VocabularyError, changing nothing."""
+        with self._lock:
+            vocabulary = self._prepare(classes, preset, threshold)
+            self._ids.update(zip(vocabulary.names, vocabulary.ids))
+            self.current = vocabulary
+            return vocabulary
+
+    def _prepare(self, classes, preset, threshold):
+        chosen = get_preset(preset) if preset else None
+        specs = self._specs(classes, chosen)
+        ids = self._allocate(specs, chosen)
+        phrases = [phrase for spec in specs for phrase in spec.phrases]
+        row_ids = np.array([i for spec, i in zip(specs, ids) for _ in spec.phrases], np.int64)
+        rows = self._source.rows(phrases)
+        version = self.current.version + 1 if self.current else 1
+        return Vocabulary(version, specs, ids, rows, row_ids, self._threshold(threshold), preset)
+
+    @staticmethod
+    def _specs(classes, preset):
+        classes = [text for text in classes if text != ''] if list(classes) == [''] else list(classes)
+        if preset is None:
+            return parse_classes(classes)
+        if not classes:
+            return tuple(preset.classes.values())
+        known = {spec.name: spec for spec in preset.classes.values()}
+        return tuple(known.get(spec.name, spec) if spec.phrases == (spec.name.lower(),) else spec
+                     for spec in parse_classes(classes))
+
+    def _allocate(self, specs, preset):
+        """An id per class: the one it has in this run, else the preset's, else the lowest free one."""
+        wanted = {spec.name: i for i, spec in preset.classes.items()} if preset else {}
+        taken = {i: name for name, i in self._ids.items()}
+        if preset and preset.fixed_ids:
+            self._check_fixed(specs, wanted, taken, preset)
+            taken.setdefault(0, 'unknown')
+            taken.update({i: name for name, i in wanted.items() if i not in taken})
+        ids = []
+        for spec in specs:
+            i = self._ids.get(spec.name)
+            if i is None:
+                i = wanted.get(spec.name)
+                if i is None or taken.get(i, spec.name) != spec.name:
+                    i = self._lowest_free(taken, wanted.values())
+            taken[i] = spec.name
+            ids.append(i)
+        return tuple(ids)
+
+    def _check_fixed(self, specs, wanted, taken, preset):
+        for spec in specs:
+            i = wanted.get(spec.name)
+            if i is None:
+                continue
+            holder, present = taken.get(i, spec.name), self._ids.get(spec.name, i)
+            if holder != spec.name or present != i:
+                raise VocabularyError(
+                    f'preset {preset.name!r} needs id {i} for {spec.name!r}, but in this run '
+                    f'{f"id {i} is {holder!r}" if holder != spec.name else f"it has id {present}"}, and ids are '
+                    f'never given to another name; start the node with preset:={preset.name}')
+
+    @staticmethod
+    def _lowest_free(taken, wanted):
+        wanted = set(wanted)
+        for i in range(UNLABELLED):
+            if i not in taken and i not in wanted:
+                return i
+        raise VocabularyError(f'all {MAX_ROWS} ids have been given to names in this run, and an id is never given '
+                              'to another name; restart the node to use new names')
+
+    def _threshold(self, value):
+        present = self.current.threshold if self.current else 0.0
+        if value is None or math.isnan(value) or value < 0:
+            return present
+        if value > 1:
+            raise VocabularyError(f'threshold {value:g} is above 1; give a confidence of 0.0 to 1.0')
+        return float(value)
