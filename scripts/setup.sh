@@ -101,8 +101,9 @@ check_build_tools() {
 
 hash_of() { cat "$@" | sha256sum | cut -c1-16; }
 
-# What .venv was made for; a moved repository, another Python or another ROS means another one.
-venv_identity() { printf '%s\n' "$LGSEG_ROOT" "$ROS" "$("$PYTHON" -c 'import sys; print(sys.version, sys.base_prefix)')"; }
+# What .venv was made for. Which of several Pythons of one version it came from does not matter: another PATH must
+# not throw it away.
+venv_identity() { printf '%s\n' "$LGSEG_ROOT" "$ROS" "$("$PYTHON" -c 'import sys; print("Python %d.%d" % sys.version_info[:2])')"; }
 
 make_venv() {
     rm -rf "$VENV" "$LGSEG_ROOT/build" "$LGSEG_ROOT/install"
