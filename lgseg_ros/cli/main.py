@@ -1,0 +1,39 @@
+"""The `lgseg` command: one subcommand a file; a module is imported only when its command runs."""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    'demo': 'camera, node and a change of words on a real ROS graph',
+    'segment': 'pictures or a video to masks and overlays',
+    'train': 'train a segmenter',
+    'eval': 'measure weights on a labelled data set',
+    'export': 'weights from a training run, and their ONNX file',
+}
+
+
+def main(argv=None):
+    """Run `lgseg COMMAND ...`.  Returns the exit code: 0 done, 1 failed with a message, 2 wrong usage."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog='lgseg', description='Language-guided segmentation: pictures, words, masks.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    chosen, rest = parser.parse_known_args(argv[:1])
+    module = importlib.import_module(f'.{chosen.command}', __package__)
+    command = argparse.ArgumentParser(prog=f'lgseg {chosen.command}', description=module.__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(command)
+    arguments = command.parse_args(argv[1:])
+    try:
+        return module.run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:   # messages made for people; the rest is a bug and shows itself
+        print(f'lgseg {chosen.command}: {error}', file=sys.stderr)
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

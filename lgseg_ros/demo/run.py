@@ -1,0 +1,173 @@
+"""Run the demo: start camera and node as processes, record, change the words half-way, sum up."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ..paths import find_share
+
+FIRST = {'preset': 'camvid', 'classes': []}
+SECOND = 'road,vehicle=car|truck|bus,person=person|pedestrian|cyclist,plants=tree|vegetation|grass,sky'
+READY_S = 30      # how long the node may take to offer its service
+NODE = '/lgseg'
+
+
+class DemoError(RuntimeError):
+    """The demo could not run; the message says why and what to do."""
+
+
+def split_classes(text):
+    """'road, car=car|van' -> ['road', 'car=car|van']."""
+    return [part.strip() for part in (text or '').split(',') if part.strip()]
+
+
+def is_topic(source):
+    """Whether a --source names a ROS topic rather than a file."""
+    return source.startswith('/') and not Path(source).exists() and not source.startswith('/dev/')
+
+
+def environment():
+    """Variables for all processes: a domain of our own, one host, and the shipped transport profile."""
+    env = dict(os.environ)
+    env.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    if 'FASTDDS_DEFAULT_PROFILES_FILE' not in env and 'FASTRTPS_DEFAULT_PROFILES_FILE' not in env:
+        profile = str(find_share('config', 'fastdds.xml'))
+        env['FASTDDS_DEFAULT_PROFILES_FILE'] = env['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
+    return env
+
+
+def start(module, *arguments, env, **options):
+    """Start a module of this package as a process of this Python."""
+    return subprocess.Popen([sys.executable, '-m', module, *arguments], env=env, text=True, **options)
+
+
+def stop(process, timeout=5):
+    """SIGINT, then kill.  Returns the exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def run_demo(arguments):
+    """Run with parsed arguments (see cli.demo).  Returns the summary.  Raises DemoError, SourceError."""
+    from ..sim.sources import open_source
+    topic = arguments.source if is_topic(arguments.source) else '/camera/image_raw'
+    fps, total = 15.0, None
+    if topic != arguments.source:
+        with open_source(arguments.source, fps=arguments.fps) as source:   # says early what is wrong with it
+            fps, total = source.fps, arguments.frames or source.frame_count
+        os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))   # not to meet a robot by chance
+    out = Path(arguments.out)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    os.environ.update(environment())
+    node = start('lgseg_ros.node.main', *_node_arguments(arguments, topic), env=os.environ)
+    try:
+        seconds = arguments.duration or (total / fps if total else 20.0)
+        summary = _record(arguments, node, topic, out, fps, seconds)
+    finally:
+        stop(node)
+    (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    return summary
+
+
+def _node_arguments(arguments, topic):
+    classes = split_classes(arguments.vocabulary)
+    given = {'weights': arguments.weights, 'engine': arguments.engine, 'vocabulary': classes or FIRST['classes'],
+             'preset': arguments.preset if arguments.preset or classes else FIRST['preset']}
+    words = ['--ros-args', '-r', f'image:={topic}']
+    for name, value in given.items():
+        if value not in (None, [], ''):
+            words += ['-p', f'{name}:={json.dumps(value)}']
+    return words
+
+
+def _record(arguments, node_process, topic, out, fps, seconds):
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    from .recorder import Recorder
+    rclpy.init()
+    ros = rclpy.create_node('recorder')
+    executor = SingleThreadedExecutor()
+    executor.add_node(ros)
+    recorder = Recorder(ros, out, fps)
+    camera = None
+    try:
+        _wait_for_node(recorder, node_process)
+        if topic != arguments.source:
+            camera = _start_camera(arguments, topic)
+        _spin(executor, recorder, arguments, camera, seconds)
+        sent = json.loads(camera.communicate(timeout=10)[0].splitlines()[-1])['frames_sent'] if camera else None
+        recorder.finish()
+    finally:
+        if camera:
+            stop(camera)
+        ros.destroy_node()
+        rclpy.try_shutdown()
+    if not recorder.mask_times:
+        raise DemoError(f'no mask came from {topic} within {READY_S} s; is anything published '
+                        'there? (ros2 topic hz, and see the log above)')
+    if not recorder.change:
+        raise DemoError('the vocabulary service did not answer; see the node\'s log above')
+    return {'source': arguments.source, 'engine': arguments.engine, **recorder.summary(), 'frames_sent': sent,
+            'service': {'success': recorder.change[0].success, 'message': recorder.change[0].message,
+                        'names': list(recorder.change[0].names), 'ids': list(recorder.change[0].ids)}}
+
+
+def _wait_for_node(recorder, process):
+    deadline = time.monotonic() + READY_S
+    while not recorder.client.wait_for_service(timeout_sec=0.2):
+        if process.poll() is not None:
+            raise DemoError(f'the node ended with code {process.returncode}; its log above says why')
+        if time.monotonic() > deadline:
+            raise DemoError(f'the node offered no service within {READY_S} s; its log above says why')
+
+
+def _start_camera(arguments, topic):
+    words = ['--source', arguments.source, '--topic', topic]
+    for option in ('fps', 'size', 'frames'):
+        value = getattr(arguments, option)
+        words += [f'--{option}', str(value)] if value else []
+    return start('lgseg_ros.demo.camera', *words, env=os.environ, stdout=subprocess.PIPE)
+
+
+def _spin(executor, recorder, arguments, camera, seconds):
+    """Record until the camera ends (or the time given), with the change of words half-way."""
+    def ended():
+        return camera is not None and camera.poll() is not None
+
+    def spin(limit, done=ended):
+        began = shown = time.monotonic()
+        while not done() and time.monotonic() - began < limit:
+            executor.spin_once(timeout_sec=0.05)
+            if time.monotonic() - shown > 0.5:
+                shown = time.monotonic()
+                _progress(recorder, seconds)
+
+    spin(READY_S, lambda: recorder.mask_times or ended())
+    spin(seconds / 2)
+    if recorder.mask_times:
+        recorder.change_vocabulary(split_classes(arguments.then))
+    spin(seconds / 2 + (READY_S if camera else 0))   # a camera ends by itself, late on a busy machine
+    spin(1.5, lambda: False)                         # the last masks, and the node's last counters
+    _progress(recorder, seconds, end='\n')
+
+
+def _progress(recorder, seconds, end=''):
+    if not (sys.stderr.isatty() or end):
+        return
+    elapsed = time.monotonic() - recorder.mask_times[0] if recorder.mask_times else 0.0
+    bar = '#' * int(24 * min(elapsed / seconds, 1))
+    print(f'\r[{bar:<24}] {min(elapsed, seconds):4.1f}/{seconds:.1f} s  {len(recorder.mask_times)} masks'
+          f'{"  vocabulary changed" if recorder.change else ""}   ', end=end, file=sys.stderr, flush=True)
