@@ -194,8 +194,9 @@ build() {
     local paths=(.)
     have_real_vision_msgs || paths+=(interfaces/vision_msgs)
     # A colcon defaults file of the user's (merge-install, another build folder) is for other workspaces.
-    COLCON_DEFAULTS_FILE=/dev/null colcon build --base-paths "${paths[@]}" --symlink-install \
+    COLCON_DEFAULTS_FILE=/dev/null colcon build --base-paths "${paths[@]}" --symlink-install --cmake-force-configure \
         --cmake-args -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$VENV/bin/python3"
+    find install -xtype l -delete # links to files that were deleted or renamed since the last build
 }
 
 # --- the whole -----------------------------------------------------------------------------------------------
