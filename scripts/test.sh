@@ -6,9 +6,9 @@ usage() {
     cat <<'TEXT'
 usage: scripts/test.sh [--quick] [PYTEST ARGUMENTS]
 
-Sets everything up with what the tests need, PyTorch included (scripts/setup.sh --with train --with test), then
-runs pytest on test/, in a ROS domain of its own that other machines do not see. Left-over processes and shared
-memory of the run are removed at the end.
+Sets everything up with what the tests need, PyTorch included (scripts/setup.sh --with train --with test
+--with demo), then runs pytest on test/, in a ROS domain of its own that other machines do not see. Left-over
+processes and shared memory of the run are removed at the end.
 
   --quick   leave out the tests marked slow
   --help    this text
@@ -82,7 +82,7 @@ clean_up() {
 
 main() {
     parse_arguments "$@"
-    "$LGSEG_ROOT/scripts/setup.sh" --with train --with test
+    "$LGSEG_ROOT/scripts/setup.sh" --with train --with test --with demo
     source "$LGSEG_ROOT/scripts/activate.sh"
     export ROS_LOG_DIR=${ROS_LOG_DIR:-$LGSEG_ROOT/log/ros} # not in ~/.ros, and there need be no HOME
     own_ros_domain

@@ -80,6 +80,12 @@ def test_no_package_is_pinned_in_two_files():
     assert {name: files for name, files in where.items() if len(files) > 1} == {}
 
 
+def test_the_demo_names_the_photograph_that_setup_installs():
+    from lgseg_ros.sim.photograph import INSTALL
+
+    assert INSTALL.split()[-1] in (ROOT / 'requirements/demo.txt').read_text().split()
+
+
 def test_files_in_git_are_small_or_weights():
     sizes = {path.relative_to(ROOT): path.stat().st_size for path in git_files() if path.is_file()}
     assert {path: size for path, size in sizes.items() if size > MAX_FILE_BYTES and path.parts[0] != 'weights'} == {}
@@ -105,7 +111,7 @@ def test_help_teaches(name):
 
 
 @pytest.mark.parametrize('arguments, environment, said', [
-    (['--with', 'cheese'], {}, "--with takes train or test, not 'cheese'"),
+    (['--with', 'cheese'], {}, "--with takes train, test or demo, not 'cheese'"),
     (['--cheese'], {}, "unknown argument '--cheese'"),
     ([], {'LGSEG_PYTHON': '/nonexistent/python3.11'}, 'LGSEG_PYTHON=/path/to/python3.11'),
 ])
