@@ -8,6 +8,7 @@ import numpy as np
 NEAR = 0.8
 """Points nearer than this (metres) are moved onto it before projection."""
 _SHIFT = 4          # fractional bits of polygon corners
+_THIN = 6           # pixels; a wall seen at so flat an angle shows one colour, which is several times cheaper to paint
 _LIMIT = 30000.0    # pixels; keeps corners far outside the frame within OpenCV's fixed-point range
 
 
@@ -39,7 +40,7 @@ class View:
 
 def _fixed(pixels):
     """Turn float pixels [N, 2] into the integers that OpenCV draws polygons from."""
-    return np.rint(np.clip(pixels, -_LIMIT, _LIMIT) * (1 << _SHIFT)).astype(np.int32)
+    return np.rint(np.minimum(np.maximum(pixels, -_LIMIT), _LIMIT) * (1 << _SHIFT)).astype(np.int32)
 
 
 class Canvas:
@@ -86,6 +87,9 @@ class Canvas:
         if window is None:
             return
         x0, y0, x1, y1 = window
+        if x1 - x0 < _THIN and texture.mean is not None:
+            self._fill(_fixed(pixels), self.hazed(texture.mean, corners[0][2]).tolist(), label)
+            return
         (ax, ay), (bx, by), (cx, cy), (dx, dy) = pixels
         haze = self.view.haze_at((corners[0][2] + corners[1][2]) / 2 - self.view.eye[2])
         copy = texture.copy_for(max(hypot(bx - ax, by - ay), hypot(cx - dx, cy - dy)),

@@ -10,6 +10,17 @@ _PAINT = ((28, 26, 26), (60, 58, 56), (170, 172, 172), (120, 118, 114), (206, 20
           (58, 80, 50), (150, 146, 138), (44, 44, 48), (34, 30, 96))
 
 
+def _part(outline, level, above):
+    """Cut a side view at a height: the (z, y) corners of the part above or below it, float [N, 2]."""
+    kept = []
+    for (z0, y0), (z1, y1) in zip(outline, outline[1:] + outline[:1]):
+        if (y0 >= level) == above:
+            kept.append((z0, y0))
+        if (y0 >= level) != (y1 >= level):
+            kept.append((z0 + (z1 - z0) * (level - y0) / (y1 - y0), level))
+    return np.array(kept)
+
+
 @dataclass(frozen=True)
 class Shape:
     """A side view from rear (z = 0) to nose, metres: (z, y) corners, and which of the strips between them are glass."""
@@ -90,8 +101,6 @@ class Car:
             normal = np.array([0, z1 - z0, -(y1 - y0)])
             normal = normal / np.linalg.norm(normal)
             w0, w1 = self._half_width(y0), self._half_width(y1)
-            if i in (0, len(outline) - 2):
-                w0, w1 = (w0 * 0.94, w1) if i == 0 else (w0, w1 * 0.94)
             quad = [(-w0, y0, z0), (w0, y0, z0), (w1, y1, z1), (-w1, y1, z1)]
             self._add(quad, self._skin(normal), normal)
             if i in self.shape.glass:
@@ -121,17 +130,16 @@ class Car:
     def _flank(self, side):
         """One side: body in three tones, the windows, arches and wheels."""
         shape = self.shape
-        outline = np.array(shape.outline)
-        body = [(z, min(y, shape.belt)) for z, y in outline]
+        outline = shape.outline
+        body = _part(outline, shape.belt, above=False)
         self._band(side, body, self._skin((0, 0.15, 0)))
         crease = [(z, np.clip(y, shape.belt * 0.72, shape.belt)) for z, y in body]
         self._band(side, crease, self._skin((0, 0.55, 0)))
         sill = [(z, np.clip(y, 0.26, 0.42)) for z, y in body]
         self._band(side, sill, self._skin((0, 0, 0), 0.55))
-        upper = [(z, y) for z, y in outline if y >= shape.belt - 0.02]
-        if len(upper) >= 3:
-            self._band(side, upper, self._skin((0, 0.3, 0)))
-            self._side_windows(side, np.array(upper))
+        upper = _part(outline, shape.belt, above=True)
+        self._band(side, upper, self._skin((0, 0.3, 0)))
+        self._side_windows(side, upper)
         for axle in shape.wheels:
             self._wheel(side, axle)
 

@@ -82,7 +82,7 @@ def _shop(rng, wall):
         pane[:] = _glass(rng, *pane.shape[:2])
         for _ in range(5):
             gx, gy = rng.integers(0, max(1, pane.shape[1] - 6)), rng.integers(pane.shape[0] // 3, pane.shape[0])
-            pane[gy:gy + rng.integers(4, 22), gx:gx + rng.integers(3, 12)] = rng.uniform(30, 170, 3)
+            pane[gy:gy + rng.integers(4, 22), gx:gx + rng.integers(3, 12)] = rng.uniform(40, 150) * rng.uniform(0.75, 1.25, 3)
 
 
 def _door(rng, wall, x):

@@ -37,8 +37,8 @@ def _paint(tile, worn, x0, x1, z0, z1, colour):
 
 def _asphalt(rng, size, road_half):
     coarse = fractal_noise(rng, size, size, 320, 4)
-    grain = smooth_noise(rng, size, size, 1) + 0.7 * smooth_noise(rng, size, size, 3)
-    grey = 84 + 5 * coarse + 6.5 * grain
+    grain = smooth_noise(rng, size, size, 1) + 0.35 * smooth_noise(rng, size, size, 3)
+    grey = 90 + 5 * coarse + 6 * grain
     x = (np.arange(size, dtype=np.float32) / PPM - HALF)[None]
     for lane in (-road_half / 2, road_half / 2):
         for track in (-0.8, 0.8):
@@ -237,5 +237,7 @@ class Ground:
         if not len(far):
             return
         far = slice(far[0], far[-1] + 1)
-        amount = 1 - np.exp(-distance[far] / np.float32(view.light.haze_length))[:, None, None]
-        image[far] = image[far] * (1 - amount) + np.float32(view.light.haze) * amount
+        clear = np.rint(255 * np.exp(-distance[far] / np.float32(view.light.haze_length))).astype(np.uint8)[:, None, None]
+        glow = ((255 - clear) * (np.float32(view.light.haze) / 255)).astype(np.uint8)
+        rows = image[far]
+        np.add(cv2.multiply(rows, np.repeat(np.repeat(clear, 3, 2), rows.shape[1], 1), scale=1 / 255), glow, out=rows)

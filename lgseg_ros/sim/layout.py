@@ -47,7 +47,8 @@ class Chunk:
     """24 m of street. Each list holds tuples whose first entry is the side (-1, 1) and whose second is z, metres."""
 
     tile: int
-    houses: list = field(default_factory=list)      # side, z0, z1, number of the front in the pool
+    setback: float = 0.0        # metres from the pavement to the house fronts
+    houses: list = field(default_factory=list)      # side, z0, z1, number of the front in the pool, side wall open to view
     gardens: list = field(default_factory=list)     # side, z0, z1, kind: 'boards', 'hedge' or 'railing'
     garden_trees: list = field(default_factory=list)  # side, z, distance behind the building line, height, number
     lamps: list = field(default_factory=list)       # side, z
@@ -70,18 +71,20 @@ class Street:
         draw = lambda salt: chance(seed, 1, salt)
         self.road_half = 3.7 + 1.1 * draw(0)
         self.walk = 2.2 + 1.3 * draw(1)
-        self.lane = -self.road_half / 2 + 0.25
         self.speed = 6.0 + 4.0 * draw(2)
         self.green = 0.15 + 0.7 * draw(3)
         self.parking = 0.25 + 0.6 * draw(4)
         self.leads = draw(5) < 0.6
         wide = self.road_half > 4.2
         self.parked_sides = (-1, 1) if wide else (1,)
+        self.lane = -1.2 if wide else 0.25 - self.road_half / 2
         self.oncoming = Flow(10, 34.0, -9.0, 0.55)
         self.ahead = Flow(11, 70.0, self.speed + 0.4, 0.5)
         self.walkers = [(side, Flow(20 + i, 13.0 + 4 * i, speed, 0.62))
                         for i, (side, speed) in enumerate(((-1, 1.35), (-1, -1.2), (1, 1.3), (1, -1.4)))]
-        self.cyclists = [(-1, Flow(30, 45.0, 4.6, 0.7)), (1, Flow(31, 55.0, -5.0, 0.65))]
+        self.cyclists = [(-1, Flow(30, 45.0, 4.6, 0.7))]
+        if wide:    # beside parked cars a narrow road has no room for a bicycle and an oncoming car
+            self.cyclists.append((1, Flow(31, 55.0, -5.0, 0.65)))
         self._chunks = {}
 
     @property
@@ -105,8 +108,13 @@ class Street:
             self._chunks[index] = self._make(index)
         return self._chunks[index]
 
+    def _setback(self, index):
+        """Town houses stand at the pavement, others behind front gardens; it changes every few chunks."""
+        draw = chance(self.seed, 5, index // 3) + 0.35 * (self.green - 0.5)
+        return 0.0 if draw < 0.5 else 3.5 if draw < 0.78 else 6.5
+
     def _make(self, index):
-        chunk = Chunk(self.tile_of(index))
+        chunk = Chunk(self.tile_of(index), self._setback(index))
         base = index * TILE
         for side in (-1, 1):
             draw = lambda *keys: chance(self.seed, 3, index, side, *keys)
@@ -122,7 +130,7 @@ class Street:
 
     def _plots(self, chunk, side, start, stop, draw):
         """Fill the building line with houses, and gardens where none fits or by chance."""
-        place = 0
+        place, storeys_before = 0, 0
         while stop - start > 0.5:
             place += 1
             number = int(draw(place, 0) * len(self._fronts))
@@ -130,20 +138,25 @@ class Street:
             left = stop - start
             if left < 5.0 or draw(place, 1) < 0.16 * (0.4 + self.green):
                 self._garden(chunk, side, start, min(stop, start + 8.0), lambda *keys: draw(place, 2, *keys))
-                start = min(stop, start + 8.0)
+                start, storeys_before = min(stop, start + 8.0), 0
                 continue
             if left - width < 3.0:
                 width = left
             width = min(width, left)
-            chunk.houses.append((side, start, start + width, number))
+            storeys = self._fronts[number][1]
+            chunk.houses.append((side, start, start + width, number, storeys > storeys_before))
+            storeys_before = storeys
+            if chunk.setback and draw(place, 3) < 0.8:
+                self._garden(chunk, side, start, start + width - 1.2, lambda *keys: draw(place, 4, *keys))
             start += width
 
     def _garden(self, chunk, side, start, stop, draw):
-        kind = ('boards', 'hedge', 'railing')[int(draw(0) * 3)]
+        kind = ('boards', 'hedge', 'railing')[int(draw(0) * 3)] if not chunk.setback else ('hedge', 'railing')[int(draw(0) * 2)]
         chunk.gardens.append((side, start, stop, kind))
         for i in range(1 + int((stop - start) / 4)):
             z = start + (stop - start) * (i + 0.2 + 0.6 * draw(1, i)) / (1 + int((stop - start) / 4))
-            chunk.garden_trees.append((side, z, 2.0 + 5.0 * draw(2, i), 5.0 + 6.0 * draw(3, i), int(draw(4, i) * 1000)))
+            behind, height = (1.0, 2.5 + 2.5 * draw(3, i)) if chunk.setback else (2.0 + 5.0 * draw(2, i), 5.0 + 6.0 * draw(3, i))
+            chunk.garden_trees.append((side, z, behind, height, int(draw(4, i) * 1000)))
 
     def _furniture(self, chunk, side, base, draw):
         busy = chunk.tile in (ground.JUNCTION, ground.CROSSING)
@@ -166,5 +179,6 @@ class Street:
     def _park(self, chunk, side, base, draw):
         for i, z in enumerate((0.6, 6.6, 12.6, 18.6)):
             blocked = chunk.tile in (ground.JUNCTION, ground.CROSSING) and i in (1, 2)
-            if not blocked and draw(50, i) < self.parking:
+            # Half as many on the camera's own side, where each hides a third of the picture for a moment.
+            if not blocked and draw(50, i) < self.parking * (0.5 if side < 0 else 1.0):
                 chunk.parked.append((side, base + z + 0.6 * draw(51, i), int(draw(52, i) * 1000)))

@@ -11,6 +11,8 @@ from .layout import chance
 
 SIGHT = 150.0
 """How far single things are drawn, metres."""
+GARDEN_SIGHT = 80.0
+"""How far garden trees are drawn, metres: further off, fences and houses leave nothing of them to see."""
 
 
 class Painter:
@@ -44,23 +46,24 @@ class Painter:
     def _beyond(self):
         line = self.street.building_line
         for chunk in self.chunks:
-            for side, z0, z1, number in chunk.houses:
-                yield (z0 + z1) / 2, self._house, (side, z0, z1, number)
+            for side, z0, z1, number, gable in chunk.houses:
+                yield (z0 + z1) / 2, self._house, (side, side * (line + chunk.setback), z0, z1, number, gable)
             for side, z0, z1, kind in chunk.gardens:
                 yield z0, self._fence, (side * line, z0, z1, kind)
             for side, z, behind, height, number in chunk.garden_trees:
-                yield z, self._tree, (side * (line + behind), z, height, number)
+                if z - self.eye_z < GARDEN_SIGHT:
+                    yield z, self._tree, (side * (line + behind), z, height, number)
 
-    def _house(self, side, z0, z1, number):
+    def _house(self, side, x, z0, z1, number, gable):
         span = self._visible(z0, z1)
         if span is None:
             return
         _, storeys = self.props.fronts[number]
-        x, eave, depth = side * self.street.building_line, storeys * facades.STOREY + 0.4, 7.0
+        eave, depth = storeys * facades.STOREY + 0.4, 7.0
         middle, ridge = x + side * depth / 2, eave + 2.6
         eye = self.canvas.view.eye
         roofed = storeys <= 3
-        if span[0] == z0:
+        if gable and span[0] == z0:
             self._gable(x, x + side * depth, eave, ridge if roofed else eave, z0, number)
         if roofed and abs(x - eye[0]) * (ridge - eave) > (eave - eye[1]) * depth / 2:   # else the eave hides the roof
             self._panel((x, middle), (eave, ridge), span, self.props.roof[number % len(self.props.roof)][side])
@@ -72,8 +75,7 @@ class Painter:
         texture = self.props.gable[number]
         self.canvas.wall([(x0, 0, z), (x1, 0, z), (x1, eave, z), (x0, eave, z)], texture, BUILDING)
         if ridge > eave:
-            colour = texture.pixels[::16, ::16].mean((0, 1))
-            self.canvas.polygon([(x0, eave, z), (x1, eave, z), ((x0 + x1) / 2, ridge, z)], colour, BUILDING)
+            self.canvas.polygon([(x0, eave, z), (x1, eave, z), ((x0 + x1) / 2, ridge, z)], texture.mean, BUILDING)
 
     def _panel(self, x, y, span, texture):
         """A wall or roof along the street; x, y: (lower edge, upper edge)."""
@@ -182,7 +184,7 @@ class Painter:
                 inset = 0.7 + (street.walk - 1.3) * chance(seed, 40, flow.salt, number)
                 yield z, self._walker, (side * (street.road_half + inset), z, number, 'near' if flow.speed < 0 else 'away')
         for side, flow in street.cyclists:
-            inset = 2.6 if side in street.parked_sides else 0.7
+            inset = 2.4 if side in street.parked_sides else 0.7
             for number, z in flow.at(seed, self.time, near, far):
                 yield z, self._cyclist, (side * (street.road_half - inset), z, number, 'near' if flow.speed < 0 else 'away')
 
@@ -194,7 +196,7 @@ class Painter:
                 continue
             ahead = index * TILE + CROSSING_AT - self.eye_z
             for i in range(3):
-                done = (72 - 9 * i - ahead) / 48
+                done = (72 - 5 * i - ahead) / 40
                 if 0 < done < 1:
                     way = 1 if chance(self.street.seed, 9, index, i) < 0.5 else -1
                     z = self.eye_z + ahead - 0.4 * i

@@ -46,11 +46,8 @@ class _Figure:
 
     def finished(self, shading):
         """Return the figure averaged down and shaded; shading: uint8 [H, W, 4], 128 leaves a colour as it is."""
-        board = self.board
-        alpha = cv2.resize(board[..., 3], (_WIDE, _TALL), interpolation=cv2.INTER_AREA)
-        # Colour bleeds over the outline first, so that averaging does not mix in the empty board's black.
-        colour = cv2.resize(cv2.dilate(board[..., :3], np.ones((3, 3), np.uint8)), (_WIDE, _TALL), interpolation=cv2.INTER_AREA)
-        return cv2.multiply(cv2.merge((*cv2.split(colour), alpha)), shading, scale=1 / 128)
+        small = cv2.resize(self.board, (_WIDE, _TALL), interpolation=cv2.INTER_AREA)
+        return cv2.multiply(small, shading, scale=1 / 128)
 
 
 def _shading(rng, tint):

@@ -82,7 +82,7 @@ def open_source(spec, *, width=None, height=None, fps=None, loop=False):
     if re.fullmatch(r'\d+|/dev/video\d+', spec):
         return _open_device(spec, width, height, fps)
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if spec and path.is_dir():
         return _open_folder(path, width, height, fps, loop)
     if not path.is_file():
         raise SourceError(_unknown(spec, path))

@@ -8,21 +8,20 @@ HAZE_STEPS = 24
 
 
 class Texture:
-    """A picture for a surface in the world: uint8 [H, W, 3] BGR, or [H, W, 4] BGRA.
+    """A picture for a surface in the world: uint8 [H, W, 3] BGR, or [H, W, 4] BGRA with colour times alpha.
+
+    Colour times alpha is what smooth-edged drawing on an empty board gives, and it can be scaled without rims.
 
     `extent`, when given, is a uint8 [H, W] mask of the area the label covers where that is more than the opaque
     pixels: the crown of a bare tree counts as tree, sky between the twigs included, as hand-made labels do.
+    `mean` is the average BGR colour of a texture without alpha, else None.
     """
 
     def __init__(self, pixels, haze_colour, extent=None):
-        if pixels.shape[2] == 4:
-            alpha = pixels[..., 3]
-            opaque = np.full_like(alpha, 255)
-            # Colour times alpha: only that can be scaled down without a dark or bright rim.
-            pixels = cv2.multiply(pixels, cv2.merge((alpha, alpha, alpha, opaque)), scale=1 / 255)
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
         self.extent = extent
+        self.mean = None if pixels.shape[2] == 4 else pixels[::16, ::16].mean((0, 1))
         self._haze_colour = np.float32(haze_colour)
         self._copies = {}
 
