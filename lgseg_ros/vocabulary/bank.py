@@ -1,6 +1,7 @@
 """A bank of phrases whose text vectors are known, and what to say of those that are not."""
 
 import difflib
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -63,6 +64,6 @@ def load_npz_bank(path):
         with np.load(path, allow_pickle=False) as data:
             vectors = data['embeddings'].astype(np.float32)
             names = [str(name) for name in data['names']]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise VocabularyError(f'{path} is not a text bank ({error}); make one with "lgseg embed"') from error
     return TextBank(names, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

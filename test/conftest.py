@@ -1,0 +1,43 @@
+"""What all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / 'shared'
+
+
+@pytest.fixture(scope='session')
+def shared():
+    """The folder of data beside the repository; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip('../shared (data sets, real text embeddings, video) is not beside the repository')
+    return SHARED
+
+
+@pytest.fixture(scope='session')
+def shared_bank(shared):
+    """350 real CLIP text embeddings."""
+    from lgseg_ros.vocabulary.bank import load_npz_bank
+    return load_npz_bank(shared / 'text' / 'clip_vit_b16_bank.npz')
+
+
+@pytest.fixture(scope='session')
+def weights():
+    """The shipped weights."""
+    from lgseg_ros.engines.weights import load_weights
+    return load_weights()
+
+
+@pytest.fixture(scope='session')
+def engine(weights):
+    """ONNX Runtime with the shipped weights."""
+    from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+    return OnnxRuntimeEngine(weights, threads=1)
+
+
+@pytest.fixture(scope='session')
+def street():
+    """A labelled street picture: BGR uint8 [360, 480, 3] and CamVid ids [360, 480]."""
+    from lgseg_ros.sim.street import StreetCamera
+    return StreetCamera(width=480, height=360, seed=3).render(40)
