@@ -52,7 +52,7 @@ class _Figure:
 
 def _shading(rng, tint):
     """Folds of cloth, light from one side and the street's light, for `_Figure.finished`."""
-    folds = 0.95 + 0.13 * smooth_noise(rng, _TALL, _WIDE, 14) + np.linspace(-0.22, 0.22, _WIDE, dtype=np.float32)[None]
+    folds = 0.95 + 0.08 * smooth_noise(rng, _TALL, _WIDE, 14) + np.linspace(-0.22, 0.22, _WIDE, dtype=np.float32)[None]
     return to_pixels(128 * np.dstack([folds * tint[0], folds * tint[1], folds * tint[2], np.ones_like(folds)]))
 
 
