@@ -85,6 +85,8 @@ choose_python_for_wheels() {
 }
 
 check_build_tools() {
+    [[ $LGSEG_ROOT != *[[:space:]]* ]] || die "the path of the repository has a space in it, which colcon's set-up files cannot take: $LGSEG_ROOT" \
+        "Move it to a path without spaces and run it again."
     local missing=()
     command -v cmake >/dev/null || missing+=("cmake")
     command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || missing+=("a C++ compiler")
@@ -107,7 +109,7 @@ hash_of() { cat "$@" | sha256sum | cut -c1-16; }
 venv_identity() { printf '%s\n' "$LGSEG_ROOT" "$ROS" "$("$PYTHON" -c 'import sys; print("Python %d.%d" % sys.version_info[:2])')"; }
 
 make_venv() {
-    rm -rf "$VENV" "$LGSEG_ROOT/build" "$LGSEG_ROOT/install"
+    rm -rf "$VENV" build install
     local options=()
     # A distribution's packages stay visible.
     [ "$ROS" = wheels ] || options+=(--system-site-packages)
@@ -120,18 +122,18 @@ make_venv() {
 
 requirement_files() {
     if [ "$ROS" = wheels ]; then
-        echo "$LGSEG_ROOT/requirements/ros-jazzy.txt" "$LGSEG_ROOT/requirements/run-without-ros.txt"
+        echo requirements/ros-jazzy.txt requirements/run-without-ros.txt
     else
-        echo "$LGSEG_ROOT/requirements/run.txt"
+        echo requirements/run.txt
     fi
     local extra
-    for extra in "${EXTRAS[@]}"; do echo "$LGSEG_ROOT/requirements/$extra.txt"; done
+    for extra in "${EXTRAS[@]}"; do echo "requirements/$extra.txt"; done
 }
 
 # The distribution's NumPy must stay: its cv_bridge is compiled against that one.
 write_constraints() {
     if [ "$ROS" = wheels ]; then
-        cp "$LGSEG_ROOT/requirements/constraints.txt" "$VENV/constraints.txt"
+        cp requirements/constraints.txt "$VENV/constraints.txt"
     else
         "$VENV/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)' >"$VENV/constraints.txt"
     fi
@@ -167,9 +169,9 @@ install_requirements() {
         case $file in */demo.txt) ;; *) arguments+=(-r "$file") ;; esac
     done
     pip_install "${arguments[@]}"
-    if [[ " ${EXTRAS[*]} " == *" demo "* ]]; then pip_install --no-deps -r "$LGSEG_ROOT/requirements/demo.txt"; fi
+    if [[ " ${EXTRAS[*]} " == *" demo "* ]]; then pip_install --no-deps -r requirements/demo.txt; fi
     install_distribution_gaps
-    if [ "$ROS" = wheels ]; then "$VENV/bin/python" "$LGSEG_ROOT/scripts/fix_wheel_prefix.py"; fi
+    if [ "$ROS" = wheels ]; then "$VENV/bin/python" scripts/fix_wheel_prefix.py; fi
 }
 
 # --- the colcon build ----------------------------------------------------------------------------------------
@@ -177,7 +179,6 @@ install_requirements() {
 # Contents of what is compiled or configured, but only the names of what --symlink-install links: editing a
 # Python file needs no build, adding one does.
 build_inputs() {
-    cd "$LGSEG_ROOT"
     cat "$VENV/identity" package.xml CMakeLists.txt bin/* srv/* scripts/setup.sh requirements/ros-jazzy.txt
     find interfaces -type f -exec cat {} +
     find lgseg_ros launch config weights -name __pycache__ -prune -o -type f -print 2>/dev/null | LC_ALL=C sort
@@ -193,7 +194,6 @@ have_real_vision_msgs() {
 }
 
 build() {
-    cd "$LGSEG_ROOT"
     source scripts/activate.sh
     local paths=(.)
     have_real_vision_msgs || paths+=(interfaces/vision_msgs)
@@ -227,13 +227,14 @@ plan() {
         if [[ $asked == *" $extra "* ]] || { [ "$TODO_VENV" = no ] && [ -e "$VENV/with-$extra" ]; }; then EXTRAS+=("$extra"); fi
     done
     # shellcheck disable=SC2046
-    PIP_HASH=$(hash_of $(requirement_files) "$LGSEG_ROOT"/requirements/constraints.txt "$LGSEG_ROOT"/scripts/fix_wheel_prefix.py)
+    PIP_HASH=$(hash_of $(requirement_files) requirements/constraints.txt scripts/fix_wheel_prefix.py)
     [ "$TODO_VENV" = no ] && up_to_date pip "$PIP_HASH" || TODO_PIP=yes STEPS=$((STEPS + 1))
     [ "$TODO_PIP" = no ] && up_to_date build "$(build_inputs | sha256sum)" || TODO_BUILD=yes STEPS=$((STEPS + 1))
 }
 
 main() {
     parse_arguments "$@"
+    cd "$LGSEG_ROOT"
     choose_ros
     lock
     plan
