@@ -11,23 +11,31 @@ from .segmenter import Segmenter, SegmenterConfig
 
 
 def save_weights(model, bank, path, card):
-    """Write PATH.safetensors (fp16, with the bank's projected rows) and PATH.json.
+    """Write PATH.safetensors (fp16, with the bank's projected rows) and PATH.json, readable by everybody.
 
-    model: Segmenter; bank: TextBank of unit text embeddings; card: dict, to which the
+    model: Segmenter; bank: TextBank of unit text embeddings; path: without its suffix; card: dict, to which the
     network's configuration is added.
     """
     from safetensors.torch import save_file
     path = Path(path)
-    tensors = {name: value.half() if value.is_floating_point() else value
-               for name, value in model.state_dict().items() if not name.endswith('num_batches_tracked')}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value for name, value in model.float().cpu().state_dict().items()
+               if not name.endswith('num_batches_tracked')}
     with torch.no_grad():
-        tensors['text.rows'] = model.float().cpu().project_text(torch.from_numpy(bank.vectors)).half()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    partial = path.with_suffix('.safetensors.part')
+        tensors['text.rows'] = model.project_text(torch.from_numpy(bank.vectors))
+    tensors = {name: _half(value).contiguous() for name, value in tensors.items()}
+    partial = Path(f'{path}.safetensors.part')
     save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(bank.names)})
-    os.replace(partial, path.with_suffix('.safetensors'))
+    partial.chmod(0o644)  # safetensors writes 0600, which another user's node cannot read
+    os.replace(partial, f'{path}.safetensors')
     text = json.dumps({**card, 'model': model.describe()}, indent=2)
-    path.with_suffix('.json').write_text(text + '\n')
+    Path(f'{path}.json').write_text(text + '\n')
+
+
+def _half(value):
+    """`value` in fp16, unless it does not fit there (running variances of some backbones pass 65504)."""
+    small = value.half() if value.is_floating_point() else value
+    return small if torch.isfinite(small).all() else value
 
 
 def load_segmenter(weights):

@@ -9,7 +9,7 @@ VOID = 255
 def class_logits(logits, row_class):
     """Row logits [B, K, ...] -> class logits [B, C, ...]: of several rows of a class the best wins.
 
-    row_class: [K] ascending class index per row.
+    row_class: [K] ascending class index per row, on the CPU (its counts are Python numbers here).
     """
     counts = torch.bincount(row_class).tolist()
     if max(counts) == 1:

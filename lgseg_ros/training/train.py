@@ -22,8 +22,9 @@ from tqdm import tqdm
 from ..model.segmenter import Segmenter, SegmenterConfig
 from .augment import augment
 from .checkpoint import load_checkpoint, save_checkpoint
-from .evaluate import evaluate, to_input
+from .evaluate import evaluate
 from .losses import balanced_weights, segmentation_loss
+from .predict import to_input, torch_predictor
 from .words import WordSampler
 
 

@@ -5,44 +5,65 @@ join as distractors, so that the model learns words rather than slots.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from ..vocabulary.classes import VocabularyError, normalise
+from ..vocabulary.classes import MAX_ROWS, VocabularyError, normalise
 
 SYNONYMS = Path(__file__).parents[1] / 'vocabulary' / 'synonyms.yaml'
 
 
 @dataclass(frozen=True)
 class Wording:
-    """The text rows of one step: unit embeddings [K, D] and the class index of each row [K].
+    """The text rows of one step: the bank's vectors [K, D] and the ascending class index of each row, int64 [K].
 
+    Vectors are unit text embeddings, or projected rows where the bank is that of trained weights.
     Indices from the number of classes on are distractors, one each.
     """
 
-    embeddings: np.ndarray
+    vectors: np.ndarray
     row_class: np.ndarray
+
+
+@cache
+def load_synonyms():
+    """synonyms.yaml: {class name: {'phrases': [...], 'related': [...]}}."""
+    return yaml.safe_load(SYNONYMS.read_text())
+
+
+def related_phrases(specs):
+    """Every phrase whose pixels may belong to one of the classes: their own, other words for them, related things."""
+    synonyms = load_synonyms()
+    related = set()
+    for spec in specs:
+        entry = synonyms.get(spec.name, {})
+        related.update(normalise(p) for p in (*spec.phrases, *entry.get('phrases', ()), *entry.get('related', ())))
+    return related
 
 
 class WordSampler:
     """Draws a `Wording` for the classes of one data set."""
 
-    def __init__(self, specs, bank, max_distractors=100, augment=True):
-        """specs: ClassSpec per class.  Raises VocabularyError for a phrase no bank has."""
+    def __init__(self, specs, bank, max_distractors=100, augment=True, hidden=()):
+        """specs: ClassSpec per class; hidden: ClassSpecs of things that are in the pictures but not labelled, whose
+        words are never distractors either.
+
+        Raises VocabularyError for a phrase no bank has.
+        """
         self.bank = bank
         self.specs = specs
         self.max_distractors = max_distractors
         self.augment = augment
-        synonyms = yaml.safe_load(SYNONYMS.read_text())
-        self.phrases = [self._known_phrases(spec, synonyms.get(spec.name, {})) for spec in specs]
-        related = {normalise(word) for spec in specs for word in synonyms.get(spec.name, {}).get('related', ())}
-        related.update(phrase for phrases in self.phrases for phrase in phrases)
+        self.phrases = [self._known_phrases(spec) for spec in specs]
+        related = related_phrases((*specs, *hidden))
         self.absent = [name for name in bank.names if name not in related]
         self._plain = self.wording([spec.phrases for spec in specs])
 
-    def _known_phrases(self, spec, entry):
+    def _known_phrases(self, spec):
+        entry = load_synonyms().get(spec.name, {})
         words = dict.fromkeys(normalise(p) for p in (*spec.phrases, *entry.get('phrases', ())))
         known = [word for word in words if word in self.bank]
         if not known:
@@ -54,14 +75,14 @@ class WordSampler:
         row_class = [i for i, phrases in enumerate(phrase_lists) for _ in phrases]
         row_class += range(len(phrase_lists), len(phrase_lists) + len(distractors))
         phrases = [phrase for phrases in phrase_lists for phrase in phrases]
-        return Wording(self.bank.rows([*phrases, *distractors]), np.array(row_class))
+        return Wording(self.bank.rows([*phrases, *distractors]), np.array(row_class, np.int64))
 
     def plain(self):
         """The data set's own words, no distractors."""
         return self._plain
 
     def sample(self, rng):
-        """Random words for this step; half the time the data set's own ones."""
+        """Random words for this step; two times in five the data set's own ones."""
         if not self.augment:
             return self._plain
         if rng.random() < 0.4:
@@ -69,20 +90,27 @@ class WordSampler:
         else:
             lists = [(phrases[rng.integers(len(phrases))],) for phrases in self.phrases]
         count = 0 if rng.random() < 0.25 else int(self.max_distractors ** rng.random())
-        chosen = rng.choice(len(self.absent), size=min(count, len(self.absent)), replace=False)
-        return self.wording(lists, [self.absent[i] for i in chosen])
+        return self.wording(lists, self.draw_absent(rng, min(count, len(self.absent))))
+
+    def draw_absent(self, rng, count):
+        """`count` different names of the bank that belong to no class of the data set."""
+        return [self.absent[i] for i in rng.choice(len(self.absent), size=count, replace=False)]
 
 
-def evaluation_wording(sampler, renames=None, distractors=0, seed=0):
-    """The rows for an evaluation: `renames` {class: phrase}, and N absent names.
+def evaluation_wording(sampler, renames=(), distractors=0, seed=0):
+    """The rows for an evaluation: ClassSpecs in `renames` replace the phrases of the classes of those names, and
+    `distractors` absent names join.
 
-    Raises VocabularyError for a class that the data set has not.
+    Raises VocabularyError for a class that the data set has not, or more absent names than there are.
     """
     lists = {spec.name: spec.phrases for spec in sampler.specs}
-    for name, phrase in (renames or {}).items():
-        if name not in lists:
-            raise VocabularyError(f'cannot rename {name!r}: the data set has {", ".join(lists)}')
-        lists[name] = tuple(phrase.split('|'))
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(sampler.absent), size=min(distractors, len(sampler.absent)), replace=False)
-    return sampler.wording(list(lists.values()), [sampler.absent[i] for i in chosen])
+    for spec in renames:
+        if spec.name not in lists:
+            raise VocabularyError(f'cannot rename {spec.name!r}: the data set has {", ".join(lists)}')
+        lists[spec.name] = spec.phrases
+    room = min(len(sampler.absent), MAX_ROWS - sum(map(len, lists.values())))
+    if not 0 <= distractors <= room:
+        raise VocabularyError(f'{distractors} absent names were asked for; give 0 to {room} '
+                              f'(the bank knows {len(sampler.absent)}, and there are at most {MAX_ROWS} rows in all)')
+    chosen = sampler.draw_absent(np.random.default_rng(seed), distractors)
+    return sampler.wording(list(lists.values()), chosen)

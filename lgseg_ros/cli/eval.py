@@ -1,0 +1,113 @@
+"""Measure weights, or a training run, on a labelled split: IoU per class, mIoU, pixel accuracy, frequency-weighted
+IoU, boundary F1 and expected calibration error.  Single scale, no flip, masks at the labels' size.
+
+The words are the data set's own.  --names calls classes by other words, and --distractors adds names that are in no
+picture: a model that has learnt words loses little by either.
+
+Examples:
+  lgseg eval --data ../shared/data/camvid --split val
+  lgseg eval --data DIR --split val --names "car=large family car,pedestrian=person" --distractors 100
+  lgseg eval --run runs/street --data DIR --split val --json street.json
+"""
+
+import json
+import time
+from pathlib import Path
+
+ENGINES = ('onnxruntime', 'torch')
+ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weighted IoU', 'frequency_weighted_iou'),
+        ('boundary F1', 'boundary_f1'), ('expected calibration error', 'expected_calibration_error'),
+        ('pixels given to other names', 'other_pixels'))
+
+
+def add_arguments(parser):
+    """The command line of `lgseg eval`."""
+    from ..engines.weights import DEFAULT_WEIGHTS
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
+                        help='shipped name or .safetensors (default: %(default)s)')
+    source.add_argument('--run', metavar='DIR', help='folder of a training run: its averaged network, by torch')
+    parser.add_argument('--data', required=True, metavar='DIR', help='data set: dataset.yaml, SPLIT/images, SPLIT/labels')
+    parser.add_argument('--split', default='val', help='default: %(default)s')
+    parser.add_argument('--names', default='', metavar='LIST', help='other words, "class=phrase|phrase,class=phrase"')
+    parser.add_argument('--distractors', type=int, default=0, metavar='N', help='add N names of things not in the data')
+    parser.add_argument('--seed', type=int, default=0, help='that draws the distractors (default: %(default)s)')
+    parser.add_argument('--engine', choices=ENGINES, default=ENGINES[0],
+                        help='onnxruntime: as shipped; torch: exact interpolation (default: %(default)s; with --run: torch)')
+    parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
+    parser.add_argument('--device', default='cpu', help='of the torch engine: cpu, cuda (default: %(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures there too')
+
+
+def run(arguments):
+    """Evaluate, print a table, write the JSON."""
+    from ..training.dataset import load_dataset
+    from ..training.evaluate import evaluate
+    from ..training.words import WordSampler, evaluation_wording
+    from ..vocabulary.classes import parse_classes
+    renames = parse_classes(arguments.names.split(',')) if arguments.names.strip() else ()
+    bank, prepare, facts = _network(arguments)
+    dataset = load_dataset(arguments.data, arguments.split)
+    wording = evaluation_wording(WordSampler(dataset.specs, bank), renames, arguments.distractors, arguments.seed)
+    predict = prepare(wording)
+    start = time.perf_counter()
+    figures = evaluate(predict, dataset)
+    seconds = time.perf_counter() - start
+    result = {**facts, 'data': dataset.name, 'split': arguments.split, 'pictures': len(dataset),
+              'names': {spec.name: list(spec.phrases) for spec in renames},
+              'distractors': arguments.distractors, 'seed': arguments.seed, **figures}
+    print_table(figures)
+    print(f'{len(dataset)} pictures of {dataset.name} {arguments.split} in {seconds:.0f} s, {facts["engine"]}')
+    if arguments.json:
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    return 0
+
+
+def print_table(figures):
+    """Percentages, a class or a figure a line."""
+    width = max(len(name) for name in (*figures['iou'], *(title for title, _ in ROWS)))
+    for name, value in figures['iou'].items():
+        print(f'{name:<{width}}  {"-" if value is None else format(value, ".2f"):>6}')
+    for title, key in ROWS:
+        print(f'{title:<{width}}  {figures[key]:>6.2f}')
+
+
+def _network(arguments):
+    """The bank of words, a function from a wording to a predictor, and facts for the JSON."""
+    if arguments.run:
+        return _torch_run(arguments)
+    from ..engines.weights import load_weights
+    weights = load_weights(arguments.weights)
+    facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'engine': arguments.engine}
+    if arguments.engine == 'torch':
+        from ..model.weights_file import load_segmenter
+        return weights.bank, _torch(load_segmenter(weights), arguments.device), facts
+    from ..engines.onnxruntime import OnnxRuntimeEngine
+    from ..training.evaluate import engine_predictor
+    engine = OnnxRuntimeEngine(weights)
+    return weights.bank, lambda wording: engine_predictor(engine, wording), facts
+
+
+def _torch_run(arguments):
+    import torch
+
+    from ..training.runs import load_run
+    from ..vocabulary.bank import TextBank, load_npz_bank
+    trained = load_run(arguments.run)
+    path = arguments.bank or trained.origin.get('bank')
+    if not path:
+        raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
+    bank = load_npz_bank(path)
+    with torch.no_grad():
+        rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
+    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'engine': 'torch'}
+    return TextBank(bank.names, rows), _torch(trained.model, arguments.device), facts
+
+
+def _torch(model, device):
+    import torch
+
+    from ..training.predict import torch_predictor
+    model = model.to(device, memory_format=torch.channels_last)
+    return lambda wording: torch_predictor(model, torch.from_numpy(wording.vectors).to(device), wording.row_class)

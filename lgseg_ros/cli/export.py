@@ -1,0 +1,127 @@
+"""Make weights from a training run: NAME.safetensors, its model card NAME.json and NAME.onnx.
+
+The run's averaged (EMA) network is taken, with the projected text rows of every name in the bank, so
+that all of them work at run time without a text encoder.  With --weights only the ONNX file is made
+again, for example after a change of the export.
+
+Examples:
+  lgseg export --run runs/street --name street --out weights
+  lgseg export --weights weights/street.safetensors
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+TEXT_ENCODER = 'ViT-B-16 (OpenAI)'
+TEMPLATE = 'a photo of a X'
+
+
+def add_arguments(parser):
+    """The command line of `lgseg export`."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--run', metavar='DIR', help='folder that "lgseg train" wrote')
+    source.add_argument('--weights', metavar='W', help='shipped name or .safetensors: make only its ONNX file again')
+    parser.add_argument('--name', help="of the weights (default: the run folder's)")
+    parser.add_argument('--out', default='weights', metavar='DIR', help='folder to write (default: %(default)s)')
+    parser.add_argument('--bank', metavar='NPZ', help='text bank whose names travel in the weights (default: the run\'s)')
+    parser.add_argument('--data', action='append', metavar='DIR',
+                        help="data set of the run, for the card; may be repeated (default: the run's)")
+    parser.add_argument('--command', metavar='TEXT', help="training command for the card (default: the run's)")
+    parser.add_argument('--licence', help="for the card (default: from each data set's dataset.yaml)")
+    parser.add_argument('--text-encoder', default=TEXT_ENCODER, help='that made the bank (default: %(default)s)')
+    parser.add_argument('--template', default=TEMPLATE, help='of the bank\'s phrases (default: %(default)s)')
+
+
+def run(arguments):
+    """Write the files and say which."""
+    from ..engines.weights import load_weights
+    path = load_weights(arguments.weights).path if arguments.weights else _weights_of_run(arguments)
+    agreement = make_onnx(path)
+    for suffix in ('.safetensors', '.json', '.onnx'):
+        file = path.with_suffix(suffix)
+        print(f'{file}  {file.stat().st_size / 1e6:.1f} MB')
+    print(f'ONNX Runtime and torch agree on {agreement:.2%} of the pixels of a test picture')
+    return 0
+
+
+def make_onnx(path):
+    """Export the ONNX file beside the .safetensors at `path`; returns the share of equal ids, 0..1, of both on a picture.
+
+    Raises ValueError when the exported graph does not do what the network does.
+    """
+    from ..engines.export import export_onnx
+    from ..engines.weights import load_weights
+    from ..model.weights_file import load_segmenter
+    weights = load_weights(path)
+    model = load_segmenter(weights)
+    export_onnx(model, weights.onnx_path, metadata={'weights_sha256': weights.sha256})
+    agreement = compare(model, weights)
+    if agreement < 0.98:
+        raise ValueError(f'{weights.onnx_path} agrees with torch on only {agreement:.1%} of the pixels: do not use it; '
+                         'requirements/train.txt lists the versions that are known to work')
+    return agreement
+
+
+def compare(model, weights, size=(480, 360)):
+    """Share of pixels, 0..1, to which the torch network and the ONNX file give the same of the bank's first names."""
+    import torch
+
+    from ..engines.onnxruntime import OnnxRuntimeEngine
+    from ..sim.street import StreetCamera
+    from ..training.evaluate import engine_predictor
+    from ..training.predict import torch_predictor
+    from ..training.words import Wording
+    picture = np.ascontiguousarray(StreetCamera(*size).render(0)[0][..., ::-1])
+    rows = weights.bank.vectors[:20]
+    wording = Wording(rows, np.arange(len(rows)))
+    exact = torch_predictor(model, torch.from_numpy(rows), wording.row_class)(picture)[0]
+    return float(np.mean(exact == engine_predictor(OnnxRuntimeEngine(weights), wording)(picture)[0]))
+
+
+def _weights_of_run(arguments):
+    """Write the .safetensors and the card; returns the path of the former."""
+    from ..model.weights_file import save_weights
+    from ..training.runs import load_run
+    from ..vocabulary.bank import load_npz_bank
+    trained = load_run(arguments.run)
+    bank = arguments.bank or trained.origin.get('bank')
+    if not bank:
+        raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
+    name = arguments.name or trained.folder.resolve().name
+    path = Path(arguments.out) / name
+    save_weights(trained.model, load_npz_bank(bank), path, model_card(name, trained, arguments))
+    return Path(f'{path}.safetensors')
+
+
+def model_card(name, trained, arguments):
+    """What a user must know of the weights, as a dict.  Paths of this machine are cut to their last part."""
+    from ..training.dataset import read_description
+    from ..training.runs import versions
+    described = [read_description(folder) for folder in arguments.data or trained.origin.get('data', ())]
+    licences = dict.fromkeys(d.licence or 'not stated in dataset.yaml' for d in described)
+    config = trained.config
+    return {
+        'name': name,
+        'backbone': trained.model.config.backbone,
+        'parameters': sum(p.numel() for p in trained.model.parameters()),
+        'data': [{'name': d.name, 'classes': [str(spec) for spec in d.specs]} for d in described],
+        'licence': arguments.licence or '; '.join(licences) or 'not stated',
+        'text_encoder': arguments.text_encoder,
+        'template': arguments.template,
+        'metrics': trained.validation,
+        'epoch': trained.epoch,
+        'epochs': config['epochs'],
+        'seed': config['seed'],
+        'hours': round(sum(record['seconds'] for record in trained.log) / 3600, 2),
+        'command': portable(arguments.command or trained.origin.get('command', '')),
+        'recipe': config,
+        'versions': trained.origin.get('versions') or versions(),
+    }
+
+
+def portable(command):
+    """A command without the folders of this machine: absolute paths are cut to their last part."""
+    return shlex.join(Path(word).name if os.path.isabs(word) else word for word in shlex.split(command))
