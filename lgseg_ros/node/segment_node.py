@@ -37,6 +37,7 @@ class SegmentNode(LifecycleNode):
         self._engine = self._worker = None
         self._subscriptions_ = []
         self._syncing = False
+        self._ids = {}              # {name: id} of this process: a clean-up must not free ids that consumers remember
         self._active = False
         self.last_error = ''
         self._diagnostics = Diagnostics(self)
@@ -55,7 +56,7 @@ class SegmentNode(LifecycleNode):
         try:
             began = time.monotonic()
             weights = load_weights(self.settings.weights)
-            self.vocabulary = VocabularyState(weights.bank)
+            self.vocabulary = VocabularyState(weights.bank, self._ids)
             vocabulary = self.vocabulary.replace(*self._words(self.settings))
             self._engine = create_engine(self.settings, weights)
             self._engine.warm_up(vocabulary)

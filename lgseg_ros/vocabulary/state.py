@@ -46,11 +46,15 @@ class VocabularyState:
     (Nav2's layer for 5 s).  Safe to use from several threads; `current` never blocks.
     """
 
-    def __init__(self, text_source):
-        """text_source: has `rows(phrases) -> float32 [N, D]`, raising VocabularyError for unknown ones."""
+    def __init__(self, text_source, ids=None):
+        """text_source: has `rows(phrases) -> float32 [N, D]`, raising VocabularyError for unknown ones.
+
+        ids: the {name: id} of this run so far, which is kept up to date; give the same one to a
+        state that follows this one in the same process.
+        """
         self._source = text_source
         self._lock = threading.Lock()
-        self._ids = {}
+        self._ids = {} if ids is None else ids
         self.current = None
 
     def prepare(self, classes, preset='', threshold=None):

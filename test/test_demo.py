@@ -1,0 +1,58 @@
+"""The demo end to end: three processes, a change of words half-way, and what it leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+from lgseg_ros.sim.street import StreetCamera
+
+
+def run_demo(*arguments):
+    return subprocess.run([sys.executable, '-m', 'lgseg_ros.cli.main', 'demo', *arguments],
+                          capture_output=True, text=True, timeout=110, env=dict(os.environ))
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp('video') / 'street.mp4'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 8, (320, 240))
+    camera = StreetCamera(width=320, height=240, seed=5, fps=8)
+    for n in range(48):
+        writer.write(camera.render(n)[0])
+    writer.release()
+    return path
+
+
+def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
+    out = tmp_path / 'out'
+    done = run_demo('--source', str(video), '--vocabulary', 'road,sky,building', '--then', 'road,car,tree', '--out', str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['frames_sent'] == 48 and summary['size'] == [320, 240]
+    assert 4 <= summary['masks'] <= 48
+    assert summary['masks'] <= summary['frames_received'] <= 48
+    assert summary['vocabulary_versions'] == 2 and summary['masks_unexplained'] == 0
+    assert summary['service']['success'] and summary['service']['names'] == ['road', 'car', 'tree']
+    assert summary['latency_ms']['p50'] <= summary['latency_ms']['p95'] and summary['service_ms'] > 0
+    before, after = cv2.imread(str(out / 'before.png')), cv2.imread(str(out / 'after.png'))
+    assert before.shape == after.shape == (240, 320, 3) and (before != after).any()
+    assert cv2.VideoCapture(str(out / 'overlay.mp4')).read()[0]
+    assert 'words changed in' in done.stdout
+
+
+@pytest.mark.parametrize('arguments, reason', [
+    (['--source', 'nowhere.mp4'], 'nowhere.mp4'), (['--source', 'street', '--preset', 'camvit'], 'the node ended'),
+])
+def test_what_cannot_run_says_why(arguments, reason, tmp_path):
+    done = run_demo(*arguments, '--out', str(tmp_path / 'out'))
+    assert done.returncode == 1
+    assert reason in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_a_topic_that_is_silent_is_reported(tmp_path):
+    done = run_demo('--source', '/nobody/image', '--duration', '2', '--out', str(tmp_path / 'out'))
+    assert done.returncode == 1 and '/nobody/image' in done.stderr
