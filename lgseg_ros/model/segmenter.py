@@ -81,9 +81,19 @@ class Pyramid(nn.Module):
 
 def cosine_logits(pixels, rows, tau):
     """pixels [B, C, H, W], rows [B, K, C] -> cosine / tau, [B, K, H, W]."""
-    batch, channels, height, width = pixels.shape
+    batch, _, height, width = pixels.shape
+    if pixels.dtype == torch.bfloat16:  # its 8 bits would round the logits to steps of 1/16
+        with torch.autocast(pixels.device.type, enabled=False):
+            return cosine_logits(pixels.float(), rows.float(), tau)
     pixels = F.normalize(pixels.flatten(2), dim=1)
     return (F.normalize(rows, dim=2) @ pixels).reshape(batch, -1, height, width) / tau
+
+
+def batched_rows(images, rows, mask):
+    """Rows [K, D] or [B, K, D] as [B, K, D], and the score bias [B, K] that turns padded rows (mask False) off."""
+    if rows.dim() == 2:
+        rows = rows.expand(images.shape[0], -1, -1)
+    return rows, torch.zeros_like(rows[..., 0]) if mask is None else row_bias(mask, rows)
 
 
 class Segmenter(nn.Module):
@@ -119,12 +129,7 @@ class Segmenter(nn.Module):
         rows: [K, row_dim] or [B, K, row_dim], from `project_text`.
         mask: [B, K] bool, False for padded rows; None when all are real.
         """
-        if rows.dim() == 2:
-            rows = rows.expand(images.shape[0], -1, -1)
-        if mask is None:
-            bias = torch.zeros_like(rows[..., 0])
-        else:
-            bias = row_bias(mask, rows)
+        rows, bias = batched_rows(images, rows, mask)
         features = self.backbone(images)
         deep = self.pyramid.deep(features)
         tokens = rows

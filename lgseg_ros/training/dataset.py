@@ -4,6 +4,8 @@ dataset.yaml holds `name`, `ignore` (the void label), `classes`, a map from labe
 `name` or `name=phrase|phrase`, and `licence`.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,24 +13,30 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import yaml
+from tqdm import tqdm
 
 from ..vocabulary.classes import parse_classes
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+VOID = 255
+UNLISTED = 254   # marks a label that the YAML does not list
 
 
 class DatasetError(ValueError):
     """A data set that cannot be used; the message names the file, the reason and the cure."""
 
 
+MEMORY = 4 * 2**30   # bytes of decoded pictures that are kept; a larger data set is read as it is used
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """One split, held in memory: images RGB uint8 [H, W, 3], labels uint8 [H, W] of class indices, 255 void."""
+    """One split: sequences of images, RGB uint8 [H, W, 3], and labels, uint8 [H, W] of class indices, 255 void."""
 
     name: str
     specs: tuple          # ClassSpec per class index
-    images: tuple
-    labels: tuple
+    images: Sequence
+    labels: Sequence
     stems: tuple
     licence: str = ''     # of the data, as dataset.yaml tells it
     hidden: tuple = ()    # ClassSpecs that are in the pictures but whose labels were made void
@@ -37,13 +45,32 @@ class Dataset:
         return len(self.images)
 
     def class_frequencies(self):
-        """Share of the labelled pixels per class, [len(specs)], summing to 1."""
+        """Share of the labelled pixels per class, [len(specs)], summing to 1.
+
+        Raises DatasetError when no pixel is labelled.
+        """
         counts = sum(np.bincount(label.ravel(), minlength=256)[:len(self.specs)] for label in self.labels)
-        return counts / max(counts.sum(), 1)
+        if not counts.any():
+            raise DatasetError(f'{self.name} has no labelled pixel; check the ids and the ignore line of dataset.yaml')
+        return counts / counts.sum()
 
 
-def load_dataset(root, split):
-    """Read and check one split.
+class Made(Sequence):
+    """A sequence whose items are made each time they are asked for."""
+
+    def __init__(self, count, make):
+        """make: function of an index 0 to count - 1."""
+        self._indices, self._make = range(count), make
+
+    def __len__(self):
+        return len(self._indices)
+
+    def __getitem__(self, index):
+        return self._make(self._indices[index])
+
+
+def load_dataset(root, split, memory=MEMORY):
+    """Read and check one split; pictures are kept decoded while they fit into `memory` bytes.
 
     Raises DatasetError for a missing folder or image, a label outside the YAML, or
     sizes that differ, before any training time is spent.
@@ -51,14 +78,28 @@ def load_dataset(root, split):
     root = Path(root)
     description = read_description(root)
     folder = root / split / 'labels'
-    paths = sorted(folder.glob('*.png'))
-    if not paths:
+    labels = sorted(folder.glob('*.png'))
+    if not labels:
         raise DatasetError(f'{folder} holds no .png labels; lay the data out as SPLIT/images and SPLIT/labels')
-    table = np.full(256, 254, np.uint8)  # 254 marks a label the YAML does not list
-    table[description.ignore] = 255
+    images = [_image_of(label, root / split / 'images') for label in labels]
+    table = np.full(256, UNLISTED, np.uint8)
+    table[description.ignore] = VOID
     table[list(description.ids)] = np.arange(len(description.ids))
-    images, labels = zip(*(_load_pair(root / split / 'images', path, table) for path in paths))
-    return Dataset(description.name, description.specs, images, labels, tuple(path.stem for path in paths),
+    fits = len(labels) * sum(part.nbytes for part in _load_pair(images[0], labels[0], table)) <= memory
+
+    def check(i):
+        pair = _load_pair(images[i], labels[i], table)
+        return pair if fits else None
+
+    with ThreadPoolExecutor() as pool:
+        work = tqdm(pool.map(check, range(len(labels))), total=len(labels), leave=False, disable=None,
+                    desc=f'{description.name} {split}')
+        pairs = list(work)
+    if fits:
+        pixels = zip(*pairs)
+    else:
+        pixels = Made(len(images), lambda i: _load_image(images[i])), Made(len(labels), lambda i: table[_load_label(labels[i])])
+    return Dataset(description.name, description.specs, *pixels, tuple(path.stem for path in labels),
                    description.licence)
 
 
@@ -82,6 +123,8 @@ def read_description(root):
         if not all(0 <= i <= 255 and i != ignore for i in ids) or not 0 <= ignore <= 255:
             raise ValueError(f'label ids must be 0 to 255 and differ from ignore ({ignore})')
         specs = parse_classes(str(c) for c in text['classes'].values())
+        if len(specs) > UNLISTED:
+            raise ValueError(f'{len(specs)} classes are listed, the limit is {UNLISTED}')
         return Description(str(text.get('name', path.parent.name)), ids, specs, ignore, str(text.get('licence', '')))
     except FileNotFoundError:
         raise DatasetError(f'{path} is missing; it must list the classes as "id: name"') from None
@@ -89,23 +132,40 @@ def read_description(root):
         raise DatasetError(f'{path} cannot be read ({error}); it must list the classes as "id: name"') from error
 
 
-def _load_pair(folder, label_path, table):
-    image_path = next((p for s in IMAGE_SUFFIXES if (p := folder / (label_path.stem + s)).exists()), None)
-    if image_path is None:
-        raise DatasetError(f'{label_path} has no image of the same stem in {folder}; add the image or remove the label')
-    image, label = cv2.imread(str(image_path)), cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
-    if image is None or label is None or label.ndim != 2 or label.dtype != np.uint8:
-        raise DatasetError(f'{image_path} or {label_path} cannot be read; copy them again (labels are 8-bit '
-                           'one-channel PNGs)')
+def _image_of(label_path, folder):
+    for suffix in IMAGE_SUFFIXES:
+        path = folder / (label_path.stem + suffix)
+        if path.exists():
+            return path
+    raise DatasetError(f'{label_path} has no image of the same stem in {folder}; add the image or remove the label')
+
+
+def _load_image(path):
+    image = cv2.imread(str(path))
+    if image is None:
+        raise DatasetError(f'{path} cannot be decoded; copy it again, or convert it to JPEG or PNG')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _load_label(path):
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if label is None or label.ndim != 2 or label.dtype != np.uint8:
+        raise DatasetError(f'{path} cannot be read as labels; they are 8-bit one-channel PNGs of class ids')
+    return label
+
+
+def _load_pair(image_path, label_path, table):
+    """Image and class indices, checked."""
+    image, label = _load_image(image_path), _load_label(label_path)
     if image.shape[:2] != label.shape:
         raise DatasetError(f'{image_path} is {image.shape[1]}x{image.shape[0]} but {label_path} is '
                            f'{label.shape[1]}x{label.shape[0]}; make them the same size (labels by nearest neighbour)')
     mapped = table[label]
-    if (mapped == 254).any():
-        bad = sorted(set(label[mapped == 254].tolist()))
+    if (mapped == UNLISTED).any():
+        bad = sorted(set(label[mapped == UNLISTED].tolist()))
         raise DatasetError(f'{label_path} holds the labels {bad}, which dataset.yaml does not list; add them to its '
                            'classes, or name the void label in its ignore line')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mapped
+    return image, mapped
 
 
 def hide_classes(dataset, names):
@@ -118,8 +178,8 @@ def hide_classes(dataset, names):
     if unknown:
         raise DatasetError(f'{dataset.name} has no class {", ".join(unknown)}; it has {", ".join(known)}')
     kept = [i for i, name in enumerate(known) if name not in names]
-    table = np.full(256, 255, np.uint8)
+    table = np.full(256, VOID, np.uint8)
     table[kept] = np.arange(len(kept))
     return replace(dataset, specs=tuple(dataset.specs[i] for i in kept),
-                   labels=tuple(table[label] for label in dataset.labels),
+                   labels=Made(len(dataset), lambda i: table[dataset.labels[i]]),
                    hidden=dataset.hidden + tuple(spec for spec in dataset.specs if spec.name in names))

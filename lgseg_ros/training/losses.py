@@ -41,30 +41,38 @@ def balanced_weights(frequencies, power=0.5):
     return weights / (weights * torch.as_tensor(frequencies, dtype=torch.float32)).sum()
 
 
+def weighted_cross_entropy(logits, labels, weights):
+    """Mean over the labelled pixels, each weighing its class's weight; 0 where nothing is labelled."""
+    total = F.cross_entropy(logits, labels, weights, ignore_index=VOID, reduction='sum')
+    return total / F.pad(weights, (0, 256 - len(weights)))[labels].sum().clamp(min=1e-6)   # void weighs 0
+
+
 def soft_jaccard(logits, labels, classes):
-    """1 - soft intersection over union, averaged over the classes present in the batch."""
+    """1 - soft intersection over union, averaged over the classes present in the batch; 1 where none is."""
     valid = labels != VOID
     chance = logits.softmax(dim=1)[:, :classes] * valid[:, None]
     target = F.one_hot(labels.clamp(max=classes), classes + 1)[..., :classes].permute(0, 3, 1, 2).to(chance)
     both = (chance * target).sum(dim=(0, 2, 3))
+    pixels = target.sum(dim=(0, 2, 3))
     either = (chance + target - chance * target).sum(dim=(0, 2, 3))
-    present = target.sum(dim=(0, 2, 3)) > 0
-    return 1 - (both[present] / either[present].clamp(min=1)).mean()
+    present = (pixels > 0).to(chance)   # weights instead of an index: no waiting for a GPU
+    return 1 - (both / either.clamp(min=1) * present).sum() / present.sum().clamp(min=1)
 
 
 def segmentation_loss(output, labels, row_class, weights, phase):
     """Cross entropy at tau + 0.5 soft Jaccard + 0.4 auxiliary cross entropy on the score map.
 
-    output: Segmentation; labels: [B, H, W]; row_class: [K]; weights: [classes];
-    the auxiliary weight is DenseCLIP's.  Returns a scalar and a dict of the parts.
+    output: Segmentation; labels: [B, H, W]; row_class: [K] on the CPU; weights: [classes];
+    phase: see `sample_grid`; the auxiliary weight is DenseCLIP's.
+    Returns a scalar and a dict of its parts, without gradient.
     """
     classes = len(weights)
     logits, target = sample_grid(class_logits(output.logits, row_class), labels, phase)
     absent = torch.ones(logits.shape[1] - classes, device=logits.device)
     weight = torch.cat([weights, absent])  # no pixel is labelled with a distractor; the length must fit
-    cross = F.cross_entropy(logits, target.long(), weight, ignore_index=VOID)
+    cross = weighted_cross_entropy(logits, target.long(), weight)
     jaccard = soft_jaccard(logits, target.long(), classes)
     score, target = sample_grid(class_logits(output.auxiliary, row_class), labels, phase, step=8)
-    auxiliary = F.cross_entropy(score, target.long(), weight, ignore_index=VOID)
-    parts = {'cross_entropy': cross.item(), 'jaccard': jaccard.item(), 'auxiliary': auxiliary.item()}
+    auxiliary = weighted_cross_entropy(score, target.long(), weight)
+    parts = {'cross_entropy': cross.detach(), 'jaccard': jaccard.detach(), 'auxiliary': auxiliary.detach()}
     return cross + 0.5 * jaccard + 0.4 * auxiliary, parts

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..model.segmenter import Segmenter, SegmenterConfig
+from ..model.baselines import create_model
+from ..model.segmenter import SegmenterConfig
 from .checkpoint import CheckpointError, load_checkpoint
 
 PACKAGES = ('torch', 'timm', 'numpy', 'opencv-python-headless')
@@ -37,7 +38,7 @@ def load_run(folder):
     path = folder / 'checkpoint.pt'
     state = load_checkpoint(path)
     try:
-        model = Segmenter(SegmenterConfig(**state['model_config']))
+        model = create_model(state['config'].get('head', 'ours'), SegmenterConfig(**state['model_config']))
         model.load_state_dict(state['ema'])
         config, epoch = state['config'], state['epoch']
     except (KeyError, TypeError, RuntimeError) as error:

@@ -1,36 +1,36 @@
 """The training loop: one or several data sets, one or several processes, resumable.
 
-    python -m lgseg_ros.cli.main train --data DIR --bank BANK.npz --out RUN
-    torchrun --nproc-per-node 2 -m lgseg_ros.cli.main train ...
+    lgseg train --data DIR --bank BANK.npz --out RUN
+    torchrun --nproc-per-node 2 -m lgseg_ros.cli.main train --data DIR --bank BANK.npz --out RUN
 """
 
 import copy
 import json
 import math
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..model.segmenter import Segmenter, SegmenterConfig
-from .augment import augment
+from ..model.baselines import create_model
+from ..model.segmenter import SegmenterConfig
+from .batches import Batches
 from .checkpoint import load_checkpoint, save_checkpoint
 from .evaluate import evaluate
 from .losses import balanced_weights, segmentation_loss
+from .parallel import check_agreement, rank_and_world
 from .predict import to_input, torch_predictor
+from .runs import last_validation, read_log
 from .words import WordSampler
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The whole recipe; stored in every checkpoint."""
+    """The whole recipe; stored in every checkpoint.  A new field needs the default that old runs had."""
 
     epochs: int = 60
     batch: int = 8                  # pictures per step and process
@@ -46,11 +46,8 @@ class TrainConfig:
     evaluate_every: int = 5         # epochs
     seed: int = 0
     pretrained: str = 'imagenet'
-
-
-def rank_and_world():
-    """This process's rank and the number of processes (torchrun's variables)."""
-    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    head: str = 'ours'              # or a baseline: lseg, denseclip
+    unseen: tuple = ()              # names of classes whose labels were hidden
 
 
 def learning_rate_factor(step, total, warmup):
@@ -60,81 +57,44 @@ def learning_rate_factor(step, total, warmup):
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-class Batches:
-    """The batches of an epoch: each from one data set, drawn in proportion to its size.
-
-    Every random choice comes from (seed, epoch, position), so a resumed run sees what an
-    unbroken one would have.
-    """
-
-    def __init__(self, datasets, samplers, config):
-        self.datasets, self.samplers, self.config = datasets, samplers, config
-        self.rank, world = rank_and_world()
-        self.share = config.batch * world
-        self.per_epoch = sum(max(len(d) // self.share, 1) for d in datasets)
-
-    def plan(self, epoch):
-        """A list of (data set index, picture indices of all processes)."""
-        rng = np.random.default_rng([self.config.seed, epoch])
-        steps = []
-        for which, dataset in enumerate(self.datasets):
-            count = max(len(dataset) // self.share, 1) * self.share
-            order = np.concatenate([rng.permutation(len(dataset)) for _ in range(-(-count // len(dataset)))])
-            steps += [(which, part) for part in np.split(order[:count], count // self.share)]
-        return [steps[i] for i in rng.permutation(len(steps))]
-
-    def load(self, epoch, position, which, indices):
-        """Images uint8 [B, h, w, 3], labels uint8 [B, h, w], and the step's words and grid phase."""
-        config, dataset = self.config, self.datasets[which]
-        step = np.random.default_rng([config.seed, epoch, position])  # the same in every process
-        wording, phase = self.samplers[which].sample(step), tuple(step.integers(2, size=2))
-        mine = indices[self.rank * config.batch:][:config.batch]
-        views = [augment(dataset.images[i], dataset.labels[i], (config.height, config.width),
-                         np.random.default_rng([config.seed, epoch, position, n, self.rank]))
-                 for n, i in enumerate(mine)]
-        images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*views))
-        return which, images, labels, wording, phase
-
-    def epoch(self, epoch):
-        """Yield the epoch's batches, the next two being made in a thread meanwhile."""
-        plan = self.plan(epoch)
-        with ThreadPoolExecutor(1) as pool:
-            waiting = []
-            for position, (which, indices) in enumerate(plan):
-                waiting.append(pool.submit(self.load, epoch, position, which, indices))
-                if len(waiting) > 2:
-                    yield waiting.pop(0).result()
-            yield from (future.result() for future in waiting)
-
-
 class Step(torch.nn.Module):
     """Project the words and segment in one call, so that data parallelism sees every parameter."""
 
-    def __init__(self, model):
+    def __init__(self, model, precision=None):
+        """precision: torch.bfloat16 for mixed precision, None for none."""
         super().__init__()
-        self.model = model
+        self.model, self.precision = model, precision
 
     def forward(self, images, embeddings):
-        return self.model(images, self.model.project_text(embeddings))
+        rows = self.model.project_text(embeddings)
+        with torch.autocast(images.device.type, self.precision, enabled=self.precision is not None):
+            return self.model(images, rows)
 
 
 class Trainer:
     """Model, optimiser, EMA and position of one run."""
 
-    def __init__(self, datasets, validation, bank, config, model_config=SegmenterConfig(), device='cpu'):
-        """Raises VocabularyError for a class whose phrases the bank has not, before any work."""
+    def __init__(self, datasets, validation, bank, config, model_config=SegmenterConfig(), device='cpu', loaders=1):
+        """datasets: to train on; validation: Dataset or None; loaders: threads that make batches.
+
+        Raises VocabularyError for a class whose phrases the bank has not, and ValueError for a recipe that cannot
+        work, before any training.
+        """
+        check_recipe(config)
         torch.manual_seed(config.seed)
         self.config, self.device, self.epoch = config, torch.device(device), 0
-        self.samplers = [WordSampler(d.specs, bank, config.max_distractors, config.word_augmentation)
-                         for d in datasets]
+        self.classes = [[spec.name for spec in dataset.specs] for dataset in datasets]
+        samplers = [WordSampler(d.specs, bank, config.max_distractors, config.word_augmentation, d.hidden)
+                    for d in datasets]
         self.validation = validation
         self.validation_words = WordSampler(validation.specs, bank).plain() if validation else None
         self.weights = [balanced_weights(d.class_frequencies()).to(self.device) for d in datasets]
-        self.batches = Batches(datasets, self.samplers, config)
-        self.model = Segmenter(model_config, config.pretrained).to(self.device, memory_format=torch.channels_last)
+        self.batches = Batches(datasets, samplers, config, loaders, pin=self.device.type == 'cuda')
+        self.model = create_model(config.head, model_config, config.pretrained)
+        self.model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = self._optimiser()
-        step = Step(self.model)
+        step = Step(self.model, mixed_precision(self.device))
         self.step = DistributedDataParallel(step, find_unused_parameters=True) if rank_and_world()[1] > 1 else step
 
     def _optimiser(self):
@@ -149,28 +109,36 @@ class Trainer:
             for (backbone, decayed), parameters in groups.items()])
 
     def train_epoch(self, progress=True):
-        """One pass; returns the mean of each loss part."""
+        """One pass; returns the mean of each loss part.  Raises ValueError when the loss is no longer a number."""
         self.model.train()
+        # Layers that draw (drop path, dropout) then draw the same after a resume.
+        torch.manual_seed(self.config.seed * 100_003 + self.epoch)
         count, total = self.batches.per_epoch, self.batches.per_epoch * self.config.epochs
         sums = {}
-        bar = tqdm(self.batches.epoch(self.epoch), total=count, leave=False,
-                   desc=f'epoch {self.epoch + 1}/{self.config.epochs}', disable=not progress)
+        bar = tqdm(self.batches.epoch(self.epoch), total=count, leave=False, disable=None if progress else True,
+                   desc=f'epoch {self.epoch + 1}/{self.config.epochs}')
         for position, batch in enumerate(bar):
             step = self.epoch * count + position
             for group in self.optimiser.param_groups:
                 group['lr'] = group['base'] * learning_rate_factor(step, total, self.config.warmup)
-            for name, value in self._train_step(*batch, step).items():
-                sums[name] = sums.get(name, 0) + value / count
-            bar.set_postfix(loss=f'{sums["cross_entropy"] * count / (position + 1):.3f}')
+            for name, value in self._train_step(batch, step).items():
+                sums[name] = sums.get(name, 0) + value
+            if not bar.disable and position % 10 == 0:   # reading the value waits for a GPU
+                bar.set_postfix(loss=f'{sums["cross_entropy"].item() / (position + 1):.3f}')
         self.epoch += 1
-        return sums
+        means = {name: value.item() / count for name, value in sums.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise ValueError(f'the loss became {means} in epoch {self.epoch}; start again with a lower --lr '
+                             '(the checkpoint of the epoch before is kept)')
+        return means
 
-    def _train_step(self, which, images, labels, wording, phase, step):
-        embeddings = torch.from_numpy(wording.embeddings).to(self.device)
-        row_class = torch.from_numpy(wording.row_class).to(self.device)
-        pixels = to_input(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        output = self.step(pixels, embeddings)
-        loss, parts = segmentation_loss(output, labels.to(self.device), row_class, self.weights[which], phase)
+    def _train_step(self, batch, step):
+        images, labels, embeddings = (
+            tensor.to(self.device, non_blocking=True)
+            for tensor in (batch.images, batch.labels, torch.from_numpy(batch.wording.vectors)))
+        output = self.step(to_input(images).contiguous(memory_format=torch.channels_last), embeddings)
+        row_class = torch.from_numpy(batch.wording.row_class)
+        loss, parts = segmentation_loss(output, labels, row_class, self.weights[batch.which], batch.phase)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -180,58 +148,99 @@ class Trainer:
 
     @torch.no_grad()
     def _update_ema(self, decay):
-        for slow, fast in zip(self.ema.state_dict().values(), self.model.state_dict().values()):
-            if slow.dtype.is_floating_point:
-                slow.lerp_(fast, 1 - decay)
-            else:
+        pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values()))
+        floats = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+        torch._foreach_lerp_(*map(list, zip(*floats)), 1 - decay)   # one kernel instead of hundreds
+        for slow, fast in pairs:
+            if not slow.dtype.is_floating_point:
                 slow.copy_(fast)
+
+    def evaluate(self, progress=True):
+        """The EMA's metrics on the validation split, with the data set's own words."""
+        return evaluate(self._predictor(), self.validation, progress)
+
+    def _predictor(self):
+        words = self.validation_words
+        with torch.no_grad():
+            rows = self.ema.project_text(torch.from_numpy(words.vectors).to(self.device))
+        return torch_predictor(self.ema, rows, words.row_class)
+
+    def rehearse(self):
+        """Predict one validation picture, so that what would fail after the first epochs fails now."""
+        if self.validation:
+            self._predictor()(self.validation.images[0])
 
     def state(self):
         """Everything `restore` needs, as tensors and plain values."""
         return {'config': asdict(self.config), 'model_config': self.model.describe(), 'epoch': self.epoch,
-                'model': self.model.state_dict(), 'ema': self.ema.state_dict(),
+                'classes': self.classes, 'model': self.model.state_dict(), 'ema': self.ema.state_dict(),
                 'optimiser': self.optimiser.state_dict()}
 
     def restore(self, path):
         """Go on from a checkpoint of the same recipe.
 
-        Raises CheckpointError for a damaged file and ValueError when the recipe differs.
+        Raises CheckpointError for a damaged file and ValueError when the recipe or the data's classes differ.
         """
         state = load_checkpoint(path)
+        defaults = {'config': asdict(TrainConfig()), 'model_config': asdict(SegmenterConfig())}
         for name, mine in (('config', asdict(self.config)), ('model_config', self.model.describe())):
-            if state[name] != mine:
-                changed = [key for key in mine if state[name].get(key) != mine[key]]
+            stored = {**defaults[name], **state[name]}   # what the run could not yet know had the default
+            changed = [key for key in mine if stored[key] != mine[key]]
+            if changed:
                 raise ValueError(f'{path} was trained with another {", ".join(changed)}; '
                                  'give the same options to resume, or another --out to start afresh')
+        if state.get('classes', self.classes) != self.classes:
+            raise ValueError(f'{path} was trained on other classes; '
+                             'give the same --data to resume, or another --out to start afresh')
         self.model.load_state_dict(state['model'])
         self.ema.load_state_dict(state['ema'])
         self.optimiser.load_state_dict(state['optimiser'])
         self.epoch = state['epoch']
 
 
+def check_recipe(config):
+    """Raise ValueError for options that no run can have."""
+    if config.height % 32 or config.width % 32 or min(config.height, config.width) < 64:
+        raise ValueError(f'crop {config.height}x{config.width}: give multiples of 32, at least 64x64')
+    for name in ('epochs', 'batch', 'evaluate_every', 'warmup', 'learning_rate'):
+        if not getattr(config, name) > 0:
+            raise ValueError(f'{name.replace("_", " ")} is {getattr(config, name)}; give more than 0')
+    if config.seed < 0:
+        raise ValueError(f'seed is {config.seed}; give 0 or more')
+
+
+def mixed_precision(device):
+    """torch.bfloat16 on a GPU that computes with it, else None.  It has fp32's range, so the loss needs no scaling."""
+    able = device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if able else None
+
+
 def train(trainer, out, progress=True, until=None):
     """Run `trainer` to the end (or to epoch `until`), resuming from OUT/checkpoint.pt where there is one.
 
     Writes OUT/checkpoint.pt after every epoch and OUT/log.jsonl, a JSON line per epoch.
-    Returns the last validation summary, or None.
+    Returns the run's last validation summary with its epoch, or None.
     """
     out, first = Path(out), rank_and_world()[0] == 0
     out.mkdir(parents=True, exist_ok=True)
     if (out / 'checkpoint.pt').exists():
         trainer.restore(out / 'checkpoint.pt')
-    summary, config = None, trainer.config
+    check_agreement('epochs', trainer.epoch, trainer.device)
+    config = trainer.config
+    if first:
+        trainer.rehearse()
     while trainer.epoch < min(until or config.epochs, config.epochs):
         start = time.monotonic()
         record = trainer.train_epoch(progress and first)
         record = {'epoch': trainer.epoch, 'seconds': round(time.monotonic() - start, 1), **record}
-        last = trainer.epoch == config.epochs
-        if first and trainer.validation and (last or trainer.epoch % config.evaluate_every == 0):
-            summary = evaluate(trainer.ema, trainer.validation, trainer.validation_words, progress)
-            record['validation'] = summary
+        due = trainer.epoch == config.epochs or trainer.epoch % config.evaluate_every == 0
+        if first and trainer.validation and due:
+            record['validation'] = trainer.evaluate(progress)
         if first:
-            save_checkpoint(out / 'checkpoint.pt', trainer.state())
+            # The line first: killed in between, the epoch is run and logged again, and the reader takes the last.
             with open(out / 'log.jsonl', 'a') as log:
                 log.write(json.dumps(record) + '\n')
+            save_checkpoint(out / 'checkpoint.pt', trainer.state())
         if distributed.is_initialized():
             distributed.barrier()
-    return summary
+    return last_validation(read_log(out))

@@ -1,0 +1,162 @@
+"""Train a segmenter on one or several data sets laid out as: dataset.yaml, SPLIT/images, SPLIT/labels.
+
+Data sets may have different classes: language is what joins them.  The same command again goes on where the run
+stopped.  Everything is checked before the first step.  OUT gets checkpoint.pt, log.jsonl (a line an epoch) and
+run.json; "lgseg export --run OUT" makes weights of it.
+
+Examples:
+  lgseg train --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz --out runs/street
+  lgseg train --data a --data b --val a --bank BANK.npz --out runs/ab --device cuda --batch 32 --crop 512x768
+  torchrun --nproc-per-node 4 -m lgseg_ros.cli.main train --data DIR --bank BANK.npz --out RUN --device cuda
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+
+def add_arguments(parser):
+    """The command line of `lgseg train`."""
+    data = parser.add_argument_group('data')
+    data.add_argument('--data', action='append', required=True, metavar='DIR', help='data set to train on; may be repeated')
+    data.add_argument('--split', default='train', help='of the data sets to train on (default: %(default)s)')
+    data.add_argument('--val', metavar='DIR', help='data set to validate on (default: the first --data, if it has the split)')
+    data.add_argument('--val-split', default='val', help='default: %(default)s')
+    data.add_argument('--bank', required=True, metavar='NPZ', help='text bank: names and their text embeddings')
+    data.add_argument('--unseen', default='', metavar='LIST', help='classes whose labels are hidden in training, "car,tree"')
+    data.add_argument('--out', required=True, metavar='RUN', help='folder of the run; an old run there is continued')
+    _add_recipe(parser.add_argument_group('recipe'))
+    _add_network(parser.add_argument_group('network'))
+    machine = parser.add_argument_group('machine')
+    machine.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: %(default)s)')
+    machine.add_argument('--loaders', type=int, help='threads that make batches (default: 1; cuda: up to 12)')
+    machine.add_argument('--until', type=int, metavar='EPOCH', help='stop after this epoch; the schedule stays that of --epochs')
+
+
+def _add_recipe(group):
+    from ..training.train import TrainConfig
+    default = TrainConfig()
+    group.add_argument('--epochs', type=int, default=default.epochs, help='default: %(default)s')
+    group.add_argument('--batch', type=int, default=default.batch, help='pictures a step and process (default: %(default)s)')
+    group.add_argument('--crop', type=crop, default=(default.height, default.width), metavar='HxW',
+                       help=f'multiples of 32 (default: {default.height}x{default.width})')
+    group.add_argument('--lr', type=float, default=default.learning_rate, help='peak learning rate (default: %(default)s)')
+    group.add_argument('--warmup', type=int, default=default.warmup, help='steps (default: %(default)s)')
+    group.add_argument('--distractors', type=int, default=default.max_distractors, metavar='N',
+                       help='most absent names a step (default: %(default)s)')
+    group.add_argument('--word-augmentation', action=argparse.BooleanOptionalAction, default=True,
+                       help='other words and absent names in training (default: on)')
+    group.add_argument('--evaluate-every', type=int, default=default.evaluate_every, metavar='N',
+                       help='epochs (default: %(default)s)')
+    group.add_argument('--seed', type=int, default=default.seed, help='default: %(default)s')
+
+
+def _add_network(group):
+    from ..model.baselines import HEADS
+    from ..model.segmenter import SegmenterConfig
+    default = SegmenterConfig()
+    group.add_argument('--backbone', default=default.backbone, help='any timm model with maps at strides 4 to 32 '
+                                                                    '(default: %(default)s)')
+    group.add_argument('--pretrained', choices=('imagenet', 'none'), default='imagenet', help='default: %(default)s')
+    group.add_argument('--blocks', type=int, default=default.blocks, help='fusion blocks (default: %(default)s)')
+    for bridge in ('image-to-text', 'text-to-image'):
+        group.add_argument(f'--{bridge}', action=argparse.BooleanOptionalAction, default=True,
+                           help='bridge of the fusion blocks (default: on)')
+    group.add_argument('--head', choices=tuple(HEADS), default='ours', help='default: %(default)s; the others are '
+                                                                            'baselines for comparison')
+
+
+def crop(text):
+    """'288x384' -> (288, 384), height first."""
+    height, _, width = text.lower().partition('x')
+    try:
+        return int(height), int(width)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no size; write height x width as in 288x384') from None
+
+
+def run(arguments):
+    """Train, then print what the run has come to."""
+    from ..training.parallel import own_device, process_group, rank_and_world
+    from ..training.train import train
+    device = own_device(arguments.device)
+    first = rank_and_world()[0] == 0
+    start = time.monotonic()
+    with process_group(device):
+        trainer = make_trainer(arguments, device)
+        if first:
+            write_origin(arguments)
+        figures = train(trainer, arguments.out, progress=first, until=arguments.until)
+    if first:
+        _report(arguments, trainer, figures, time.monotonic() - start)
+    return 0
+
+
+def make_trainer(arguments, device):
+    """Load and check all that the arguments name.  Raises ValueErrors that name file, phrase or option."""
+    from ..training.dataset import hide_classes, load_dataset
+    from ..training.train import Trainer
+    from ..vocabulary.bank import load_npz_bank
+    bank = load_npz_bank(arguments.bank)
+    config, model_config = recipe(arguments, bank.vectors.shape[1])
+    datasets = [load_dataset(folder, arguments.split) for folder in arguments.data]
+    if config.unseen:
+        datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
+    return Trainer(datasets, _validation(arguments), bank, config, model_config, device,
+                   arguments.loaders or default_loaders(device))
+
+
+def recipe(arguments, text_dim):
+    """TrainConfig and SegmenterConfig of the arguments; text_dim: width of the bank's embeddings."""
+    from ..model.segmenter import SegmenterConfig
+    from ..training.train import TrainConfig
+    height, width = arguments.crop
+    config = TrainConfig(
+        epochs=arguments.epochs, batch=arguments.batch, height=height, width=width, learning_rate=arguments.lr,
+        warmup=arguments.warmup, max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
+        evaluate_every=arguments.evaluate_every, seed=arguments.seed,
+        pretrained=None if arguments.pretrained == 'none' else arguments.pretrained, head=arguments.head,
+        unseen=tuple(name.strip() for name in arguments.unseen.split(',') if name.strip()))
+    model_config = SegmenterConfig(
+        backbone=arguments.backbone, text_dim=text_dim, blocks=arguments.blocks,
+        image_to_text=arguments.image_to_text, text_to_image=arguments.text_to_image)
+    return config, model_config
+
+
+def _validation(arguments):
+    """The data set to validate on, or None where none was named and the first has no such split."""
+    from ..training.dataset import load_dataset
+    if arguments.val is None and not (Path(arguments.data[0]) / arguments.val_split).is_dir():
+        return None
+    return load_dataset(arguments.val or arguments.data[0], arguments.val_split)
+
+
+def default_loaders(device):
+    """Threads that make batches: one beside a CPU's own work, enough to keep a GPU busy."""
+    from ..engines.onnxruntime import usable_cores
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    return max(1, min(12, usable_cores() // processes)) if device.type == 'cuda' else 1
+
+
+def write_origin(arguments):
+    """OUT/run.json: how the run was started, for "lgseg export" and "lgseg eval".  A resumed run keeps the first."""
+    from ..training.runs import versions
+    path = Path(arguments.out) / 'run.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text(json.dumps({'command': shlex.join(['lgseg', *sys.argv[1:]]), 'data': arguments.data,
+                                    'bank': arguments.bank, 'versions': versions()}, indent=2) + '\n')
+
+
+def _report(arguments, trainer, figures, seconds):
+    from .eval import print_table
+    if figures:
+        print(f'validation after epoch {figures["epoch"]}, percent:')
+        print_table(figures)
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    print(f'epoch {trainer.epoch} of {trainer.config.epochs}, {parameters / 1e6:.2f} M parameters, '
+          f'{seconds / 60:.1f} minutes; run: {arguments.out}')

@@ -1,0 +1,113 @@
+"""The heads that ours is compared with, at the same backbone and pyramid, and the choice among all by name.
+
+Both keep the text in its own space: `project_text` only normalises, and pixels are projected to the width of the
+text.  They take and return what `Segmenter` does.  Every head has an auxiliary loss on a deep map, so that the rows
+of a comparison differ in how text and image meet and in nothing else.
+"""
+
+from dataclasses import asdict, replace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .backbone import create_backbone
+from .segmenter import Pyramid, Segmentation, Segmenter, SegmenterConfig, batched_rows, cosine_logits
+
+
+class _FrozenText(nn.Module):
+    """What the two baselines share: backbone, pixel projection, and text rows as the encoder made them."""
+
+    def __init__(self, config, pretrained):
+        super().__init__()
+        self.config = replace(config, row_dim=config.text_dim)
+        self.backbone = create_backbone(config.backbone, pretrained)
+        self.channels = self.backbone.feature_info.channels()
+        self.to_text = nn.Conv2d(config.pixel_dim, config.text_dim, 1)
+
+    def project_text(self, embeddings):
+        """Text embeddings [..., K, text_dim], brought to unit length; nothing is learned."""
+        return F.normalize(embeddings, dim=-1)
+
+    def describe(self):
+        """The config as a plain dict."""
+        return asdict(self.config)
+
+
+class LsegStyle(_FrozenText):
+    """Cosine of projected pixels with frozen text rows (Li et al., "Language-driven Semantic Segmentation", 2022)."""
+
+    def __init__(self, config=SegmenterConfig(), pretrained=None):
+        super().__init__(config, pretrained)
+        self.pyramid = Pyramid(self.channels, config.pyramid_dim, config.pixel_dim)
+        self.deep_to_text = nn.Conv2d(config.pyramid_dim, config.text_dim, 1)
+
+    def forward(self, images, rows, mask=None):
+        """As `Segmenter.forward`; rows are of width text_dim."""
+        rows, bias = batched_rows(images, rows, mask)
+        features = self.backbone(images)
+        deep = self.pyramid.deep(features)
+        pixels = self.to_text(self.pyramid.shallow(features, deep))
+        logits = cosine_logits(pixels, rows, self.config.tau) + bias[..., None, None]
+        auxiliary = cosine_logits(self.deep_to_text(deep), rows, self.config.tau) if self.training else None
+        return Segmentation(logits, auxiliary)
+
+
+class ContextDecoder(nn.Module):
+    """Text rows attend to the image's context; width, heads and layers as in DenseCLIP's configurations."""
+
+    def __init__(self, dim, width=256, heads=4, layers=3):
+        super().__init__()
+        self.memory = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width), nn.LayerNorm(width))
+        self.query = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
+        layer = nn.TransformerDecoderLayer(width, heads, 4 * width, dropout=0.1, activation='gelu',
+                                           batch_first=True, norm_first=True)
+        self.decoder = nn.TransformerDecoder(layer, layers)
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+
+    def forward(self, rows, context, bias):
+        """rows [B, K, D], context [B, N, D], bias [B, K] -> [B, K, D]."""
+        return self.out(self.decoder(self.query(rows), self.memory(context), tgt_key_padding_mask=bias))
+
+
+class DenseClipStyle(_FrozenText):
+    """Score map on the deepest map and post-model prompting (Rao et al., "DenseCLIP", CVPR 2022).
+
+    rows + gamma * decoder(rows, [mean, deepest map]), gamma 1e-4 at the start; the score map of these rows joins the
+    deepest map and carries the auxiliary loss.  DenseCLIP appends the score map as K channels.  Here the words, and so
+    K and their order, change from call to call, so it is appended as the text it stands for: at every position the
+    rows weighted by the softmax of their scores.
+    """
+
+    def __init__(self, config=SegmenterConfig(), pretrained=None):
+        super().__init__(config, pretrained)
+        *shallower, deepest = self.channels
+        self.visual = nn.Conv2d(deepest, config.text_dim, 1)
+        self.context = ContextDecoder(config.text_dim)
+        self.gamma = nn.Parameter(torch.full((config.text_dim,), 1e-4))
+        self.pyramid = Pyramid((*shallower, deepest + config.text_dim), config.pyramid_dim, config.pixel_dim)
+
+    def forward(self, images, rows, mask=None):
+        """As `Segmenter.forward`; rows are of width text_dim."""
+        rows, bias = batched_rows(images, rows, mask)
+        *shallower, deepest = self.backbone(images)
+        visual = self.visual(deepest)
+        mean = visual.mean(dim=(2, 3))[:, None]
+        refined = rows + self.gamma * self.context(rows, torch.cat([mean, visual.flatten(2).transpose(1, 2)], dim=1), bias)
+        score = cosine_logits(visual, refined, self.config.tau) + bias[..., None, None]
+        shares = torch.softmax(score.flatten(2), dim=1)
+        told = (F.normalize(refined, dim=2).transpose(1, 2) @ shares).reshape(visual.shape)
+        features = (*shallower, torch.cat([deepest, told], dim=1))
+        pixels = self.to_text(self.pyramid.shallow(features, self.pyramid.deep(features)))
+        logits = cosine_logits(pixels, refined, self.config.tau) + bias[..., None, None]
+        return Segmentation(logits, score if self.training else None)
+
+
+HEADS = {'ours': Segmenter, 'lseg': LsegStyle, 'denseclip': DenseClipStyle}
+
+
+def create_model(head, config=SegmenterConfig(), pretrained=None):
+    """The network with that head, by its name in `HEADS`.  Raises ValueError that lists them."""
+    if head not in HEADS:
+        raise ValueError(f'head {head!r} is unknown; give one of: {", ".join(HEADS)}')
+    return HEADS[head](config, pretrained)
