@@ -13,6 +13,7 @@ SHARE = get_package_share_directory('lgseg_ros')
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 ARGUMENTS = {
     'image_topic': ('/camera/image_raw', 'Topic of the camera pictures (sensor_msgs/Image)'),
+    'camera_info_topic': ('', 'Topic of its sensor_msgs/CameraInfo; empty: camera_info beside image_topic'),
     'vocabulary': ('', 'Classes as a list, e.g. "[road, car, person=person|pedestrian]"; empty: those of the preset'),
     'preset': ('', 'Named vocabulary: camvid, cityscapes, autoware, nav2; empty: as params_file says'),
     'weights': ('', 'Shipped name or path of a .safetensors file; empty: as params_file says'),
@@ -40,8 +41,10 @@ def make_node(context):
     overrides = {name: given[name] for name in ('preset', 'weights', 'engine') if given[name]}
     if given['vocabulary']:
         overrides['vocabulary'] = parse_classes(given['vocabulary'])
+    info_topic = given['camera_info_topic'] or given['image_topic'].rpartition('/')[0] + '/camera_info'
     return [Node(package='lgseg_ros', executable='segment_node', name='lgseg', namespace=given['namespace'],
-                 parameters=[given['params_file'], overrides], remappings=[('image', given['image_topic'])],
+                 parameters=[given['params_file'], overrides],
+                 remappings=[('image', given['image_topic']), ('camera_info', info_topic)],
                  arguments=['--ros-args', '--log-level', given['log_level']], output='screen', emulate_tty=True)]
 
 

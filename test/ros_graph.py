@@ -74,6 +74,12 @@ class NodeProcess:
         self.process.wait()
 
 
+def counters(peer, key, camera=': camera'):
+    """A counter of the node's diagnostics at every tick so far, oldest first."""
+    return [int(value.value) for message in peer.diagnostics for status in message.status if status.name.endswith(camera)
+            for value in status.values if value.key == key]
+
+
 class Peer:
     """A camera and a consumer in the test's own process, spinning in a thread."""
 
@@ -114,12 +120,12 @@ class Peer:
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
 
-    def connect(self, process=None):
-        """Wait until node and peer know each other both ways."""
+    def connect(self, process=None, camera=True):
+        """Wait until node and peer know each other both ways; camera: that it subscribes to the picture, too."""
         def ready():
             if process and process.process.poll() is not None:
                 raise AssertionError(f'the node ended: {process.log}')
-            return (self.publisher.get_subscription_count() and self.set_client.service_is_ready()
+            return ((self.publisher.get_subscription_count() or not camera) and self.set_client.service_is_ready()
                     and all(self.node.count_publishers(s.topic_name) for s in self.subscriptions.values()))
         wait_until(ready, 'the node to connect')
         time.sleep(0.3)   # the node's side of the match has no signal of its own here

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
-from ros_graph import NodeProcess, Peer, pixels_of, wait_until
+from ros_graph import NodeProcess, Peer, counters, pixels_of, wait_until
 from sensor_msgs.msg import Image
 
 from lgseg_ros.vocabulary.presets import load_presets
@@ -97,8 +97,7 @@ def get_parameter(peer, name):
     wait_until(client.services_are_ready, 'parameter services')
     future = client.get_parameters([name])
     wait_until(future.done, 'a parameter')
-    return Parameter.from_parameter_msg(__import__('rcl_interfaces.msg', fromlist=['Parameter']).Parameter(
-        name=name, value=future.result().values[0])).value
+    return parameter_value_to_python(future.result().values[0])
 
 
 def test_parameters_do_what_the_service_does(peer):
@@ -182,14 +181,13 @@ def corrupt(**fields):
 def test_a_corrupt_picture_costs_one_error_and_the_next_works(process, peer, street, fields, reason):
     peer.mask_of(street[0])
     bad = corrupt(**fields)
-    failed = lambda: [v.value for d in peer.diagnostics for s in d.status for v in s.values if v.key == 'failed']  # noqa: E731
-    wait_until(failed, 'diagnostics')
-    before = int(failed()[-1])
+    wait_until(lambda: counters(peer, 'failed'), 'diagnostics')
+    before = counters(peer, 'failed')[-1]
     for _ in range(20):
         bad.header = peer.header()
         peer.publisher.publish(bad)
         time.sleep(0.02)
-    wait_until(lambda: int(failed()[-1]) > before, 'the failure to be counted')
+    wait_until(lambda: counters(peer, 'failed')[-1] > before, 'the failure to be counted')
     said = [s.message + v.value for d in peer.diagnostics for s in d.status for v in s.values]
     assert any(reason in text for text in said) or reason in process.log
     assert process.log.count(reason) <= 2   # throttled
@@ -199,16 +197,13 @@ def test_a_corrupt_picture_costs_one_error_and_the_next_works(process, peer, str
 def test_nothing_is_computed_for_nobody(process, street):
     with Peer(listen=('label_info',)) as peer:
         peer.connect(process)
-        counters = lambda: [{v.key: v.value for v in s.values} for d in peer.diagnostics for s in d.status  # noqa: E731
-                            if 'camera' in s.name]
-        wait_until(counters, 'diagnostics')
-        start = int(counters()[-1]['segmented'])
-        received = int(counters()[-1]['received'])
+        wait_until(lambda: counters(peer, 'received'), 'diagnostics')
+        start, received = counters(peer, 'segmented')[-1], counters(peer, 'received')[-1]
         for _ in range(10):
             peer.send(street[0])
             time.sleep(0.03)
-        wait_until(lambda: int(counters()[-1]['received']) > received, 'frames to arrive')
-        assert int(counters()[-1]['segmented']) == start
+        wait_until(lambda: counters(peer, 'received')[-1] > received, 'frames to arrive')
+        assert counters(peer, 'segmented')[-1] == start
 
 
 def test_time_may_jump_back(peer, street):

@@ -1,16 +1,23 @@
-"""One camera's outputs: mask, confidence, overlay and label info, made only while somebody listens."""
+"""One camera's outputs, made only while somebody listens, and its counters."""
+
+import copy
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float32
 from vision_msgs.msg import LabelInfo, VisionClass
 
 from ..drawing import draw_overlay
+from .encodings import png_message, run_length_message
 from .images import frame_as_bgr, image_message
 
 # Reliable publishers connect with reliable and best-effort readers alike; depth 1 keeps no old mask.
 MASK_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE,
                          durability=DurabilityPolicy.TRANSIENT_LOCAL)
+OUTPUTS = {'mask': Image, 'confidence': Image, 'overlay': Image, 'mask/compressed': CompressedImage,
+           'mask/run_length': Image, 'camera_info': CameraInfo, 'latency': Float32}
 
 
 class Camera:
@@ -20,23 +27,26 @@ class Camera:
         """name: '' for the only camera (topics ~/mask, ...), else topics ~/NAME/mask, ..."""
         self.name = name
         self.received = self.dropped = self.segmented = self.failed = 0
-        self.frame_ms = self.engine_ms = 0.0    # of the last frame: message in hand to published; engine alone
+        self.frame_ms = self.engine_ms = self.latency_ms = 0.0   # of the last frame, see README.md
         self.last_error = ''
+        self.info = None        # the newest CameraInfo
+        self._clock = node.get_clock()
         prefix = f'~/{name}/' if name else '~/'
-        self._mask = node.create_publisher(Image, prefix + 'mask', MASK_QOS)
-        self._confidence = node.create_publisher(Image, prefix + 'confidence', MASK_QOS)
-        self._overlay = node.create_publisher(Image, prefix + 'overlay', MASK_QOS)
+        self._outputs = {output: node.create_publisher(kind, prefix + output, MASK_QOS)
+                         for output, kind in OUTPUTS.items()}
         self._label_info = node.create_publisher(LabelInfo, prefix + 'label_info', LATCHED_QOS)
         self._labelled = None   # (vocabulary version, stamp) of the last LabelInfo
 
-    @property
-    def image_topic(self):
-        """Topic this camera's pictures come from, before remapping."""
-        return f'{self.name}/image' if self.name else 'image'
+    def topic(self, name):
+        """Topic of this camera's input `name`, before remapping."""
+        return f'{self.name}/{name}' if self.name else name
 
     def is_watched(self):
         """Whether anybody subscribes to what segmenting would produce."""
-        return any(publisher.get_subscription_count() for publisher in (self._mask, self._confidence, self._overlay))
+        return any(publisher.get_subscription_count() for publisher in self._outputs.values())
+
+    def _wanted(self, output):
+        return self._outputs[output].get_subscription_count() > 0
 
     def publish_label_info(self, vocabulary, header):
         """Say what the ids mean, before the first mask that uses them, stamped with its frame.
@@ -55,16 +65,46 @@ class Camera:
 
     def publish(self, frame, mask, vocabulary, header, overlay_alpha):
         """Publish one frame's results with the frame's own stamp and frame_id."""
-        if self._mask.get_subscription_count():
-            self._mask.publish(image_message(mask.ids, 'mono8', header))
-        if self._confidence.get_subscription_count():
-            self._confidence.publish(image_message(mask.confidence, 'mono8', header))
-        if self._overlay.get_subscription_count():
-            drawn = draw_overlay(frame_as_bgr(frame), mask.ids, vocabulary.names, vocabulary.ids, overlay_alpha)
-            self._overlay.publish(image_message(drawn, 'bgr8', header))
+        makers = {
+            'mask': lambda: image_message(mask.ids, 'mono8', header),
+            'confidence': lambda: image_message(mask.confidence, 'mono8', header),
+            'camera_info': lambda: scaled_info(self.info, header, frame.pixels.shape[:2], mask.ids.shape),
+            'mask/run_length': lambda: run_length_message(mask.ids, header),
+            'mask/compressed': lambda: png_message(mask.ids, header),
+            'overlay': lambda: image_message(
+                draw_overlay(frame_as_bgr(frame), mask.ids, vocabulary.names, vocabulary.ids, overlay_alpha),
+                'bgr8', header),
+        }
+        for output, make in makers.items():
+            if self._wanted(output) and (message := make()) is not None:
+                self._outputs[output].publish(message)
         self.segmented += 1
+        self.latency_ms = (self._clock.now() - Time.from_msg(header.stamp, self._clock.clock_type)).nanoseconds / 1e6
+        if self._wanted('latency'):
+            self._outputs['latency'].publish(Float32(data=self.latency_ms))
 
     def destroy(self, node):
         """Take the publishers off the graph."""
-        for publisher in (self._mask, self._confidence, self._overlay, self._label_info):
+        for publisher in (*self._outputs.values(), self._label_info):
             node.destroy_publisher(publisher)
+
+
+def scaled_info(info, header, frame_size, mask_size):
+    """CameraInfo for a mask: of the frame's stamp, scaled where the mask is smaller than the frame.
+
+    info: the camera's own, or None (then None); frame_size, mask_size: (height, width).
+    """
+    if info is None:
+        return None
+    scaled = copy.deepcopy(info)
+    scaled.header = header
+    if tuple(frame_size) == tuple(mask_size):
+        return scaled
+    scale_y, scale_x = mask_size[0] / frame_size[0], mask_size[1] / frame_size[1]
+    scaled.height, scaled.width = mask_size
+    for matrix, columns in ((scaled.k, 3), (scaled.p, 4)):
+        matrix[:columns] *= scale_x
+        matrix[columns:2 * columns] *= scale_y
+    scaled.roi.x_offset, scaled.roi.width = (round(v * scale_x) for v in (info.roi.x_offset, info.roi.width))
+    scaled.roi.y_offset, scaled.roi.height = (round(v * scale_y) for v in (info.roi.y_offset, info.roi.height))
+    return scaled

@@ -14,7 +14,8 @@ from sensor_msgs.msg import Image
 from ..engines.frames import Frame
 
 VIEWED = {'bgr8': ('bgr', 3), 'rgb8': ('rgb', 3), 'bgra8': ('bgra', 4), 'rgba8': ('rgba', 4), 'mono8': ('mono', 1)}
-LONGEST_SIDE = 16384        # pixels; more is a corrupt header, and would be allocated
+LONGEST_SIDE = 16384        # pixels a side, and
+MOST_PIXELS = 2**26         # in all; more is a corrupt header, and must not be allocated
 TO_BGR = {'rgb': cv2.COLOR_RGB2BGR, 'rgba': cv2.COLOR_RGBA2BGR, 'bgra': cv2.COLOR_BGRA2BGR,
           'mono': cv2.COLOR_GRAY2BGR}
 
@@ -23,14 +24,20 @@ class ImageError(ValueError):
     """A message that holds no usable picture; says which field, why and the cure."""
 
 
+def check_size(height, width):
+    """Raise ImageError for a picture size that no camera has."""
+    if not 0 < height <= LONGEST_SIDE or not 0 < width <= LONGEST_SIDE or height * width > MOST_PIXELS:
+        raise ImageError(f'image is {width}x{height}; sides must be 1 to {LONGEST_SIDE} and pixels at most '
+                         f'{MOST_PIXELS}: check the camera driver')
+
+
 def frame_from_image(message):
     """The picture of a sensor_msgs/Image as a `Frame`; a view of the message's memory where possible.
 
     Raises ImageError for sizes, steps, data and encodings that do not make a picture.
     """
     height, width, encoding = message.height, message.width, message.encoding
-    if not 0 < height <= LONGEST_SIDE or not 0 < width <= LONGEST_SIDE:
-        raise ImageError(f'image is {width}x{height}; sides must be 1 to {LONGEST_SIDE}: check the camera driver')
+    check_size(height, width)
     if encoding not in VIEWED:
         return _through_cv_bridge(message)
     order, channels = VIEWED[encoding]

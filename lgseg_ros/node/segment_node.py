@@ -6,8 +6,6 @@ from dataclasses import fields, replace
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
 
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
@@ -17,12 +15,12 @@ from ..vocabulary.classes import VocabularyError
 from ..vocabulary.state import VocabularyState
 from .camera import Camera
 from .diagnostics import Diagnostics
+from .inputs import Inputs
 from .settings import Settings, camera_names, check, declare
 from .worker import Worker
 
-# Sensor data (REP 2003), and only the newest: a deeper queue would make every mask older.
-IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 WORDS = ('vocabulary', 'preset', 'threshold')
+WATCH_S = 0.25   # how often a lazy node looks whether somebody listens
 
 
 class SegmentNode(LifecycleNode):
@@ -35,7 +33,8 @@ class SegmentNode(LifecycleNode):
         self.vocabulary = None      # VocabularyState once configured
         self.cameras = []
         self._engine = self._worker = None
-        self._subscriptions_ = []
+        self._inputs = []
+        self._watch = None
         self._syncing = False
         self._ids = {}              # {name: id} of this process: a clean-up must not free ids that consumers remember
         self._active = False
@@ -79,14 +78,23 @@ class SegmentNode(LifecycleNode):
     def on_activate(self, state):
         """Subscribe to the cameras and begin to segment."""
         self._worker = Worker(self._engine, self.vocabulary, lambda: self.settings, self.get_logger())
-        for camera in self.cameras:
-            offer = self._worker.offer
-            self._subscriptions_.append(self.create_subscription(
-                Image, camera.image_topic, lambda message, camera=camera: offer(camera, message), IMAGE_QOS))
-        topics = ', '.join(subscription.topic_name for subscription in self._subscriptions_)
+        self._inputs = [Inputs(self, camera, self.settings, self._worker.offer) for camera in self.cameras]
+        if self.settings.lazy_subscription:
+            self._watch = self.create_timer(WATCH_S, self._follow_listeners)
+        else:
+            for inputs in self._inputs:
+                inputs.subscribe()
+        topics = ', '.join(inputs.topic for inputs in self._inputs)
         self._active = True
         self.get_logger().info(f'active; pictures from {topics}')
         return super().on_activate(state)
+
+    def _follow_listeners(self):
+        for camera, inputs in zip(self.cameras, self._inputs):
+            if camera.is_watched() and not inputs.subscribed:
+                inputs.subscribe()
+            elif inputs.subscribed and not camera.is_watched():
+                inputs.unsubscribe()
 
     def on_deactivate(self, state):
         """Stop segmenting and leave the camera topics; engine and vocabulary stay loaded."""
@@ -130,9 +138,12 @@ class SegmentNode(LifecycleNode):
 
     def _stop_segmenting(self):
         self._active = False
-        for subscription in self._subscriptions_:
-            self.destroy_subscription(subscription)
-        self._subscriptions_ = []
+        if self._watch:
+            self.destroy_timer(self._watch)
+            self._watch = None
+        for inputs in self._inputs:
+            inputs.unsubscribe()
+        self._inputs = []
         if self._worker and not self._worker.stop():
             self.get_logger().warning('the engine did not finish its frame in time')
         self._worker = None

@@ -37,6 +37,14 @@ class Settings:
         'input', 'Size of mask and confidence: that of the frame, or of the network', choices=('input', 'network'))
     cameras: list[str] = parameter(
         [''], 'Names of several cameras: topics NAME/image in, ~/NAME/mask out; empty: one camera on image')
+    transport: str = parameter(
+        'raw', 'Kind of pictures: raw (sensor_msgs/Image on image) or compressed (JPEG or PNG on image/compressed)',
+        choices=('raw', 'compressed'))
+    image_reliability: str = parameter(
+        'best_effort', 'Reliability asked of the camera; best_effort connects with every camera',
+        choices=('best_effort', 'reliable'))
+    lazy_subscription: bool = parameter(
+        False, 'Leave the camera topics while nobody listens to any output; saves their transport, costs the first frames')
     overlay_alpha: float = parameter(0.5, 'Opacity of the classes in the overlay', 0.0, 1.0, changeable=True)
     autostart: bool = parameter(True, 'Configure and activate at start; false: wait for a lifecycle manager')
 

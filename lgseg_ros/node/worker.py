@@ -3,6 +3,9 @@
 import threading
 import time
 
+from sensor_msgs.msg import CompressedImage
+
+from .encodings import frame_from_compressed
 from .images import ImageError, frame_from_image
 from .slots import NewestFrames
 
@@ -48,11 +51,11 @@ class Worker:
     def _count_failure(self, camera, reason):
         camera.failed += 1
         camera.last_error = reason
-        self._logger.error(f'{camera.image_topic}: {reason}', throttle_duration_sec=THROTTLE_S)
+        self._logger.error(f'{camera.topic("image")}: {reason}', throttle_duration_sec=THROTTLE_S)
 
     def _segment(self, camera, message):
         began = time.perf_counter()
-        frame = frame_from_image(message)
+        frame = frame_from_compressed(message) if isinstance(message, CompressedImage) else frame_from_image(message)
         vocabulary = self._vocabulary.current   # one version for the whole frame, whatever a service does meanwhile
         camera.publish_label_info(vocabulary, message.header)
         if not camera.is_watched():

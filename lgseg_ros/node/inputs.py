@@ -1,0 +1,61 @@
+"""A camera's subscriptions: raw or compressed pictures, and camera info."""
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+RELIABILITY = {'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': ReliabilityPolicy.RELIABLE}
+
+
+def newest_only(reliability):
+    """Depth 1: a deeper queue would make every mask older (REP 2003's sensor data is best effort)."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=RELIABILITY[reliability])
+
+
+class Inputs:
+    """Subscribes one camera and hands what comes to `offer(camera, message)`."""
+
+    def __init__(self, node, camera, settings, offer):
+        self._node, self._camera, self._settings, self._offer = node, camera, settings, offer
+        base = node.resolve_topic_name(camera.topic('image'))
+        # The remapping of the plain topic holds for its compressed companion, as with image_transport.
+        self.topic = f'{base}/compressed' if settings.transport == 'compressed' else base
+        self._subscriptions = []
+
+    @property
+    def subscribed(self):
+        """Whether the camera is being listened to."""
+        return bool(self._subscriptions)
+
+    def subscribe(self):
+        """Begin to listen."""
+        kind = CompressedImage if self._settings.transport == 'compressed' else Image
+        qos = newest_only(self._settings.image_reliability)
+        self._subscriptions = [
+            self._node.create_subscription(
+                kind, self.topic, lambda message: self._offer(self._camera, message), qos,
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)),
+            self._node.create_subscription(
+                CameraInfo, self._camera.topic('camera_info'), self._on_info, newest_only('best_effort'))]
+
+    def unsubscribe(self):
+        """Leave the topics."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _on_info(self, message):
+        self._camera.info = message
+
+    def _on_incompatible(self, event):
+        """Name the publisher and the policy: without this, a mismatch shows as silence."""
+        wanted = RELIABILITY[self._settings.image_reliability]
+        for publisher in self._node.get_publishers_info_by_topic(self.topic):
+            if wanted == ReliabilityPolicy.RELIABLE and publisher.qos_profile.reliability != wanted:
+                self._node.get_logger().warning(
+                    f'{self.topic}: node {publisher.node_namespace.rstrip("/")}/{publisher.node_name} publishes with '
+                    'reliability BEST_EFFORT, but this node asks for RELIABLE, so nothing arrives: set '
+                    'image_reliability:=best_effort')
+                return
+        self._node.get_logger().warning(f'{self.topic}: a publisher offers an incompatible QoS policy '
+                                        f'({event.last_policy_kind}), so nothing arrives from it')
