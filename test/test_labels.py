@@ -1,0 +1,109 @@
+"""Labels at full size from logits at stride 4: held against dense interpolation of every class."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lgseg_ros.model.labels import UNLABELLED, label_image
+
+NO_THRESHOLD = torch.tensor(0.0)
+
+
+def dense(logits, row_ids):
+    """The exact answer: class logits (best row) interpolated to full size, then the best class."""
+    classes = row_ids.unique()
+    by_class = torch.stack([logits[:, row_ids == i].amax(dim=1) for i in classes], dim=1)
+    full = F.interpolate(by_class, scale_factor=4, mode='bilinear', align_corners=False)
+    chance, best = full.softmax(dim=1).max(dim=1)
+    return classes[best], chance
+
+
+def random_logits(batch, rows, height=12, width=16, smooth=3, seed=0):
+    """Logits that vary over a few positions, as a network's do."""
+    torch.manual_seed(seed)
+    coarse = torch.randn(batch, rows, height // smooth + 1, width // smooth + 1)
+    return 4 * F.interpolate(coarse, size=(height, width), mode='bicubic')
+
+
+@pytest.mark.parametrize('every_cell', [False, True])
+def test_two_classes_are_exact(every_cell):
+    """With two rows no third one can win inside a cell, so nothing is left out."""
+    logits, row_ids = random_logits(2, 2, smooth=1), torch.tensor([0, 7])
+    ids, confidence = label_image(logits, row_ids, NO_THRESHOLD, every_cell=every_cell)
+    wanted, _ = dense(logits, row_ids)
+    assert ids.shape == confidence.shape == (2, 48, 64) and ids.dtype == confidence.dtype == torch.uint8
+    assert torch.equal(ids.long(), wanted)
+    assert set(ids.unique().tolist()) == {0, 7}
+
+
+def test_cells_whose_corners_agree_are_exact():
+    """Bilinear interpolation is a convex mix: a class that wins at all four corners wins between them."""
+    logits, row_ids = random_logits(1, 30, smooth=4), torch.arange(30)
+    ids, _ = label_image(logits, row_ids, NO_THRESHOLD)
+    wanted, _ = dense(logits, row_ids)
+    best = F.pad(logits.argmax(dim=1)[:, None].float(), (1, 1, 1, 1), mode='replicate')[0, 0]
+    corners = torch.stack([best[:-1, :-1], best[:-1, 1:], best[1:, :-1], best[1:, 1:]])
+    agree = (corners == corners[:1]).all(dim=0)
+    pixels = agree.repeat_interleave(4, 0).repeat_interleave(4, 1)[2:-2, 2:-2]
+    assert 0.2 < pixels.float().mean() < 0.95, 'both kinds of cells must occur'
+    assert torch.equal(ids[0][pixels].long(), wanted[0][pixels])
+
+
+@pytest.mark.parametrize('rows', [3, 11, 100, 255])
+def test_nearly_all_pixels_are_exact(rows):
+    """Of many names most are absent: they win little, but everywhere come close."""
+    logits, row_ids = random_logits(1, rows, 48, 64, smooth=8), torch.arange(rows)
+    logits[:, 11:] -= 4
+    ids, confidence = label_image(logits, row_ids, NO_THRESHOLD)
+    wanted, chance = dense(logits, row_ids)
+    assert (ids == wanted).float().mean() > 0.995
+    assert (confidence / 255 - chance).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize('rows', [1, 2, 11, 100])
+def test_every_cell_gives_the_same_as_mixed_cells_only(rows):
+    logits, row_ids = random_logits(2, rows, seed=rows), torch.arange(rows) // 2
+    for threshold in (0.0, 0.5):
+        sparse = label_image(logits, row_ids, torch.tensor(threshold))
+        every = label_image(logits, row_ids, torch.tensor(threshold), every_cell=True)
+        assert all(map(torch.equal, sparse, every))
+
+
+def test_pictures_of_a_batch_do_not_meet():
+    logits, row_ids = random_logits(3, 9), torch.arange(9)
+    together = label_image(logits, row_ids, NO_THRESHOLD)
+    for i in range(3):
+        alone = label_image(logits[i:i + 1], row_ids, NO_THRESHOLD)
+        assert all(torch.equal(part[i], own[0]) for part, own in zip(together, alone))
+
+
+def test_rows_of_one_class_add_up():
+    """Two rows at p = 0.4 each are one class at 0.8, not two rivals."""
+    chances = torch.tensor([0.4, 0.4, 0.2])
+    logits = chances.log()[None, :, None, None].expand(1, 3, 5, 6)
+    for row_ids, wanted in (([0, 0, 1], 0.8), ([0, 1, 2], 0.4)):
+        ids, confidence = label_image(logits, torch.tensor(row_ids), NO_THRESHOLD)
+        assert (ids == 0).all()
+        assert ((confidence / 255 - wanted).abs() < 0.003).all()
+
+
+def test_one_row_is_certain():
+    ids, confidence = label_image(torch.randn(1, 1, 4, 5), torch.tensor([42]), NO_THRESHOLD)
+    assert (ids == 42).all() and (confidence == 255).all()
+
+
+def test_threshold_unlabels_what_is_less_confident():
+    logits, row_ids = random_logits(1, 5), torch.arange(5)
+    free, confidence = label_image(logits, row_ids, NO_THRESHOLD)
+    ids, same = label_image(logits, row_ids, torch.tensor(0.6))
+    assert torch.equal(confidence, same)
+    below = confidence < 0.6 * 255 - 0.5
+    above = confidence > 0.6 * 255 + 0.5
+    assert below.any() and above.any()
+    assert (ids[below] == UNLABELLED).all()
+    assert torch.equal(ids[above], free[above])
+
+
+def test_the_highest_id_survives():
+    ids, _ = label_image(torch.tensor([[[[0.0]], [[9.0]]]]), torch.tensor([3, 254]), NO_THRESHOLD)
+    assert (ids == 254).all()
