@@ -38,7 +38,7 @@ def test_rows_may_be_padded():
     (message(step=17, size=400), 'step is 17'), (message(height=0), '6x0'), (message(width=0, size=9), '0x4'),
     (Image(height=40000, width=40000, encoding='bgr8', step=120000), '40000x40000'),
     (Image(height=2**32 - 1, width=2**32 - 1, encoding='mono8', step=2**32 - 1), '4294967295'),
-    (Image(height=16000, width=16000, encoding='rgb8', step=48000), 'data has 0 bytes'),
+    (Image(height=16000, width=16000, encoding='rgb8', step=48000), '16000x16000'), (Image(height=8000, width=8000, encoding='rgb8', step=24000), 'data has 0 bytes'),
     (message(encoding='bayer_rggb16x', size=99), "encoding 'bayer_rggb16x'"), (message(encoding='', size=72), "encoding ''"),
     (message(encoding='x' * 100_000, size=72), 'cv_bridge'),
 ])

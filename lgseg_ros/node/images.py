@@ -62,7 +62,7 @@ def _through_cv_bridge(message):
     try:
         return Frame(bridge.imgmsg_to_cv2(message, 'bgr8'), 'bgr')
     except Exception as error:  # cv_bridge raises its own kind, and OpenCV's and numpy's for damaged data
-        raise ImageError(f'cv_bridge cannot convert encoding {message.encoding[:40]!r}: {error}') from error
+        raise ImageError(f'cv_bridge cannot convert encoding {message.encoding[:40]!r}: {str(error)[:160]}') from error
 
 
 def frame_as_bgr(frame):
