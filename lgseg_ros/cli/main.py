@@ -10,6 +10,7 @@ COMMANDS = {
     'train': 'train a segmenter',
     'eval': 'measure weights on a labelled data set',
     'export': 'weights from a training run, and their ONNX file',
+    'doctor': 'check this machine: what is wrong, and the cure',
     'params': "the node's parameters as a table, or as a parameter file",
 }
 

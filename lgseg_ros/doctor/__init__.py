@@ -1,0 +1,1 @@
+"""What `lgseg doctor` checks: one small function a check, each giving a Verdict."""

@@ -1,0 +1,94 @@
+"""Python, processor cores and GPU."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from .child import is_missing, last_line, run_python
+from .verdict import fail, ok, skip, warn
+
+OLDEST, NEWEST = (3, 10), (3, 12)     # Humble's and Kilted's
+OLDEST_TENSORRT = (10, 3)             # JetPack 6.2
+
+
+def python():
+    """The version of this Python, and which one it is."""
+    found = f'{platform.python_version()} at {sys.executable}'
+    if sys.version_info[:2] < OLDEST:
+        return fail(found, 'use Python 3.10, 3.11 or 3.12: the one of your ROS distribution')
+    if sys.version_info[:2] > NEWEST:
+        return warn(found, 'tested with 3.10 to 3.12 only: use the Python of your ROS distribution')
+    return ok(found)
+
+
+def cpu_quota(root='/sys/fs/cgroup', membership='/proc/self/cgroup'):
+    """Cores' worth of time that the container or slice may use (cgroup 1 or 2), None where there is no limit."""
+    quotas = []
+    for line in Path(membership).read_text().splitlines() if Path(membership).exists() else ():
+        _, controllers, inside = line.split(':', 2)
+        if controllers and 'cpu' not in controllers.split(','):
+            continue
+        base = Path(root, controllers)
+        # A container sees its own group at the top; elsewhere every group above limits too.
+        for folder in (base / inside.lstrip('/'), *(base / inside.lstrip('/')).parents):
+            if folder.is_relative_to(base):
+                quotas += _quota_of(folder)
+    return min(quotas, default=None)
+
+
+def _quota_of(folder):
+    try:
+        if (folder / 'cpu.max').exists():
+            quota, period = (folder / 'cpu.max').read_text().split()
+        else:
+            quota, period = ((folder / f'cpu.cfs_{name}_us').read_text().strip() for name in ('quota', 'period'))
+    except OSError:
+        return []
+    return [] if quota in ('max', '-1') else [int(quota) / int(period)]
+
+
+def cores():
+    """Whether as many cores may be used as are seen: the engine starts a thread for each."""
+    seen, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    found = f'{seen} usable of {os.cpu_count()}'
+    if quota is not None and quota < seen:
+        threads = max(int(quota), 1)
+        return warn(f'{found}, but a quota of {quota:.1f} cores: more threads than that are stopped in mid-frame',
+                    f'set the parameter threads:={threads}, or raise the quota of the container (docker --cpus)')
+    return ok(found)
+
+
+def gpu():
+    """An NVIDIA GPU or a Jetson, by the driver's own tools."""
+    jetson = Path('/etc/nv_tegra_release')
+    if jetson.exists():
+        return ok(f'Jetson, {jetson.read_text().splitlines()[0].lstrip("# ")[:60]}')
+    if not shutil.which('nvidia-smi'):
+        return skip('no NVIDIA GPU (no nvidia-smi); the engine runs on the CPU')
+    query = ['nvidia-smi', '--query-gpu=name,driver_version,memory.total', '--format=csv,noheader']
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    if answer.returncode:
+        return fail(f'nvidia-smi: {last_line(answer.stdout + answer.stderr)[:200]}',
+                    'reinstall the NVIDIA driver and restart; in a container: docker run --gpus all')
+    return ok('; '.join(answer.stdout.strip().splitlines()))
+
+
+def has_gpu():
+    """Whether an NVIDIA GPU is there to be used."""
+    return gpu().status == 'ok'
+
+
+def tensorrt():
+    """TensorRT's Python module and its version."""
+    outcome = run_python('-c', 'import tensorrt; print(tensorrt.__version__)')
+    if is_missing(outcome, 'tensorrt'):
+        return skip('not installed; the engine runs on ONNX Runtime',
+                    'for the fastest engine, pip install tensorrt (Jetson: JetPack brings it)' if has_gpu() else '')
+    if not outcome.worked:
+        return fail(f'cannot be imported: {outcome.reason}', 'reinstall it for this CUDA and this Python')
+    if tuple(map(int, outcome.answer.split('.')[:2])) < OLDEST_TENSORRT:
+        return warn(f'version {outcome.answer}', 'versions before 10.3 are not tested: update JetPack, or pip install -U tensorrt')
+    return ok(f'version {outcome.answer}')

@@ -1,0 +1,73 @@
+"""Weights, text encoder and cache folders."""
+
+import os
+import tempfile
+
+from .child import run_python
+from .verdict import fail, ok, skip
+
+# Loading the engine checks that the ONNX file is whole and was exported from these very weights.
+LOAD = '''
+import sys
+from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.weights import load_weights
+weights = load_weights(sys.argv[1])
+OnnxRuntimeEngine(weights, threads=1)
+print(f'{len(weights.bank)} words')
+'''
+FIND_ENCODER = '''
+import sys
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.vocabulary.encoder import EncoderUnavailable, find_checkpoint
+from lgseg_ros.vocabulary.text_space import read_space
+space = read_space(load_weights(sys.argv[1]).card['text_encoder'])
+try:
+    print(f'{space} from {find_checkpoint(space.model, space.pretrained)[0]}')
+except EncoderUnavailable as error:
+    sys.exit(str(error))
+'''
+
+
+def weights():
+    """Whether every set of shipped weights can be read, and its ONNX file belongs to it."""
+    from ..engines.weights import DEFAULT_WEIGHTS, shipped_weights   # here: these need numpy, which may be missing
+    names = shipped_weights()
+    if DEFAULT_WEIGHTS not in names:
+        return fail(f'{DEFAULT_WEIGHTS}, the default, is not among the shipped ones ({", ".join(names) or "none"})',
+                    'install the package again, or in a clone: git checkout weights')
+    found = []
+    for name in names:
+        outcome = run_python('-c', LOAD, name)
+        if not outcome.worked:
+            return fail(f'{name}: {outcome.reason}', 'git checkout weights, or install the package again; if it was '
+                        f'exported by you: lgseg export --weights {name}')
+        found.append(f'{name} ({outcome.answer})')
+    return ok(f'whole, each with its ONNX file: {", ".join(found)}')
+
+
+def text_encoder():
+    """Whether words that the weights do not know can be embedded on this machine."""
+    from ..engines.weights import DEFAULT_WEIGHTS
+    outcome = run_python('-c', FIND_ENCODER, DEFAULT_WEIGHTS)
+    if outcome.worked:
+        return ok(outcome.answer)
+    return skip(f'{outcome.reason}; with it any phrase could be used, without it those in the weights and in the cache',
+                'in a clone: scripts/setup.sh --with train; the weights: LGSEG_CLIP_WEIGHTS=FILE; or embed the words on '
+                'another machine and carry the bank here')
+
+
+def cache():
+    """Whether the folder that keeps built engines and embedded words can be written."""
+    from ..vocabulary.cache import cache_folder
+    folder = cache_folder()
+    if os.path.lexists(folder) and not folder.is_dir():
+        return fail(f'{folder} is not a folder', f'remove it: rm {folder}')
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        return fail(f'{folder} cannot be written ({error.strerror}): engines are built and words embedded at every start',
+                    'export LGSEG_CACHE=/a/folder/that/you/own')
+    size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) if folder.is_dir() else 0
+    return ok(f'{folder} can be written' + (f', {size / 1e6:.1f} MB in use' if size else ', empty'))
