@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import BACKBONE, TEXT_DIM
+from tiny import SMALL, TEXT_DIM, lively, one_thread  # noqa: F401
 
 from lgseg_ros.model.backbone import create_backbone
 from lgseg_ros.model.baselines import HEADS, create_model
@@ -13,24 +13,6 @@ from lgseg_ros.model.segmenter import Segmenter, SegmenterConfig
 from lgseg_ros.training.train import Step
 
 BACKBONES = ('tf_efficientnet_lite0', 'resnet18', 'mobilenetv4_conv_small', 'efficientvit_b0', 'pvt_v2_b0', 'poolformer_s12')
-SMALL = SegmenterConfig(BACKBONE, TEXT_DIM, row_dim=16, pyramid_dim=16, pixel_dim=8)
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)   # small networks: more threads only wait for each other
-    yield
-    torch.set_num_threads(threads)
-
-
-def lively(model):
-    """As after some training: gamma and the dynamic ReLUs start at (near) zero and would hide what they do."""
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if name.endswith('gamma') or '.coefficients.2.' in name:
-            torch.nn.init.normal_(parameter, std=0.5)
-    return model.eval()
 
 
 def build(head='ours', **changes):

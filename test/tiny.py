@@ -2,13 +2,16 @@
 
 import cv2
 import numpy as np
+import pytest
+import torch
 import yaml
 
+from lgseg_ros.model.segmenter import SegmenterConfig
 from lgseg_ros.sim.labels import NAMES
 from lgseg_ros.sim.street import StreetCamera
 
 TEXT_DIM = 32
-BACKBONE = 'mobilenetv4_conv_small'   # the quickest to build
+SMALL = SegmenterConfig('mobilenetv4_conv_small', TEXT_DIM, row_dim=16, pyramid_dim=16, pixel_dim=8)
 CLASSES = {i: {'sign': 'sign=traffic sign|traffic light', 'bicyclist': 'bicyclist=cyclist'}.get(name, name)
            for i, name in enumerate(NAMES)}
 WORDS = (*NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'house', 'street', 'sidewalk', 'vegetation', 'suv',
@@ -39,3 +42,21 @@ def write_dataset(folder, train=4, val=1, size=(128, 96), seed=1, classes=CLASSE
     description = {'name': folder.name, 'ignore': 255, 'classes': classes, 'licence': 'Apache-2.0, procedural'}
     (folder / 'dataset.yaml').write_text(yaml.safe_dump(description))
     return folder
+
+
+def lively(model):
+    """As after some training: gamma and the dynamic ReLUs start at (near) zero and would hide what they do."""
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if name.endswith('gamma') or '.coefficients.2.' in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    """For modules that import it: with networks this small, more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

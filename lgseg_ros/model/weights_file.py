@@ -9,6 +9,8 @@ import torch
 
 from .segmenter import Segmenter, SegmenterConfig
 
+COPY_AGAIN = 'copy the .safetensors and .json files again'
+
 
 def save_weights(model, bank, path, card):
     """Write PATH.safetensors (fp16, with the bank's projected rows) and PATH.json, readable by everybody.
@@ -45,12 +47,18 @@ def load_segmenter(weights):
     """
     from safetensors.torch import load_file
     known = {field.name for field in fields(SegmenterConfig)}
-    config = SegmenterConfig(**{key: value for key, value in weights.card['model'].items() if key in known})
+    described = weights.card.get('model')
+    if not isinstance(described, dict):
+        raise ValueError(f'{weights.path.with_suffix(".json")} does not describe the network; {COPY_AGAIN}')
+    config = SegmenterConfig(**{key: value for key, value in described.items() if key in known})
     model = Segmenter(config)
     tensors = {name: value.float() for name, value in load_file(weights.path).items() if not name.startswith('text.')}
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # torch lists every tensor whose shape differs
+        raise ValueError(f'{weights.path} does not fit its card ({str(error).splitlines()[1].strip()}); {COPY_AGAIN}') from error
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
     if missing or unexpected:
-        raise ValueError(f'{weights.path} does not fit its card: missing {missing[:3]}, unexpected {unexpected[:3]}; '
-                         'copy the .safetensors and .json files again')
+        raise ValueError(f'{weights.path} does not fit its card (missing {missing[:3]}, unexpected {unexpected[:3]}); '
+                         f'{COPY_AGAIN}')
     return model.eval()

@@ -24,5 +24,5 @@ def load_checkpoint(path):
     except FileNotFoundError:
         raise CheckpointError(f'{path} is missing; give the .pt file that "lgseg train" wrote') from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f'{path} is damaged or no checkpoint ({reason}); delete it to start afresh') from error

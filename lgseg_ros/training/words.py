@@ -35,12 +35,18 @@ def load_synonyms():
 
 
 def related_phrases(specs):
-    """Every phrase whose pixels may belong to one of the classes: their own, other words for them, related things."""
-    synonyms = load_synonyms()
+    """Every phrase whose pixels may belong to one of the classes: their own, other words for them, related things.
+
+    What synonyms.yaml tells of a class counts for any class that shares a word with it (sidewalk, pavement).
+    """
     related = set()
     for spec in specs:
-        entry = synonyms.get(spec.name, {})
-        related.update(normalise(p) for p in (*spec.phrases, *entry.get('phrases', ()), *entry.get('related', ())))
+        own = {normalise(spec.name), *map(normalise, spec.phrases)}
+        related |= own
+        for name, entry in load_synonyms().items():
+            words = {normalise(word) for word in (name, *entry['phrases'])}
+            if words & own:
+                related |= words | {normalise(word) for word in entry['related']}
     return related
 
 
@@ -63,12 +69,9 @@ class WordSampler:
         self._plain = self.wording([spec.phrases for spec in specs])
 
     def _known_phrases(self, spec):
-        entry = load_synonyms().get(spec.name, {})
-        words = dict.fromkeys(normalise(p) for p in (*spec.phrases, *entry.get('phrases', ())))
-        known = [word for word in words if word in self.bank]
-        if not known:
-            self.bank.rows(spec.phrases)  # raises, naming the phrase and its neighbours
-        return known
+        """The class's own phrases and those of its other words that the bank has."""
+        words = (*spec.phrases, *load_synonyms().get(spec.name, {}).get('phrases', ()))
+        return [word for word in dict.fromkeys(map(normalise, words)) if word in self.bank]
 
     def wording(self, phrase_lists, distractors=()):
         """The rows of the given phrases per class, then of the distractors."""
