@@ -3,7 +3,6 @@
 import copy
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
 from vision_msgs.msg import LabelInfo, VisionClass
@@ -79,7 +78,8 @@ class Camera:
             if self._wanted(output) and (message := make()) is not None:
                 self._outputs[output].publish(message)
         self.segmented += 1
-        self.latency_ms = (self._clock.now() - Time.from_msg(header.stamp, self._clock.clock_type)).nanoseconds / 1e6
+        # rclpy.time.Time refuses negative stamps, which a broken driver may well send.
+        self.latency_ms = (self._clock.now().nanoseconds - header.stamp.sec * 10**9 - header.stamp.nanosec) / 1e6
         if self._wanted('latency'):
             self._outputs['latency'].publish(Float32(data=self.latency_ms))
 
@@ -105,6 +105,7 @@ def scaled_info(info, header, frame_size, mask_size):
     for matrix, columns in ((scaled.k, 3), (scaled.p, 4)):
         matrix[:columns] *= scale_x
         matrix[columns:2 * columns] *= scale_y
-    scaled.roi.x_offset, scaled.roi.width = (round(v * scale_x) for v in (info.roi.x_offset, info.roi.width))
-    scaled.roi.y_offset, scaled.roi.height = (round(v * scale_y) for v in (info.roi.y_offset, info.roi.height))
+    for field, scale in (('x_offset', scale_x), ('width', scale_x), ('y_offset', scale_y), ('height', scale_y)):
+        # A hostile region must not wrap around, or lose the frame, where the mask is larger than the picture.
+        setattr(scaled.roi, field, min(round(getattr(info.roi, field) * scale), 2**32 - 1))
     return scaled
