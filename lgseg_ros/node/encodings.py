@@ -53,7 +53,9 @@ def frame_from_compressed(message):
         raise ImageError(f'compressed picture of {data.size} bytes, format {message.format[:40]!r}, is neither JPEG nor '
                          'PNG: have the camera publish one of these')
     check_size(*size)
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    # Some versions of OpenCV fill what is missing of a cut JPEG with grey, which would be segmented as if it were seen.
+    whole = data[:2].tobytes() != b'\xff\xd8' or b'\xff\xd9' in data.tobytes()
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if whole else None
     if pixels is None:
         raise ImageError(f'compressed picture of {data.size} bytes, format {message.format[:40]!r}, is damaged')
     return Frame(pixels, 'bgr')
@@ -70,5 +72,8 @@ def _size_in_header(data):
         # Start of frame: every SOFn; C4, C8 and CC in that range are tables.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return struct.unpack('>HH', data[at + 5:at + 9])
-        at += 1 if marker == 0xFF else 2 + length
+        if 0xD0 <= marker <= 0xD7 or marker == 0x01:   # these have no length; taking one would skip the real frame
+            at += 2
+        else:
+            at += 1 if marker == 0xFF else 2 + length
     return None
