@@ -9,7 +9,7 @@ from .encodings import frame_from_compressed
 from .images import ImageError, frame_from_image
 from .slots import NewestFrames
 
-THROTTLE_S = 5.0   # seconds between repeats of one error
+THROTTLE_S = 5.0   # seconds between error messages of one camera
 
 
 class Worker:
@@ -22,6 +22,7 @@ class Worker:
         """vocabulary: VocabularyState; settings: callable giving the present `Settings`."""
         self._engine, self._vocabulary, self._settings, self._logger = engine, vocabulary, settings, logger
         self._frames = NewestFrames()
+        self._said = {}   # camera -> when its last error was logged
         self._thread = threading.Thread(target=self._run, name='lgseg-worker', daemon=True)
         self._thread.start()
 
@@ -51,7 +52,11 @@ class Worker:
     def _count_failure(self, camera, reason):
         camera.failed += 1
         camera.last_error = reason
-        self._logger.error(f'{camera.topic("image")}: {reason}', throttle_duration_sec=THROTTLE_S)
+        # A camera each: rclpy's own throttle goes by the line of code, so one bad camera would hide another's error.
+        now = time.monotonic()
+        if now - self._said.get(camera, -THROTTLE_S) >= THROTTLE_S:
+            self._said[camera] = now
+            self._logger.error(f'{camera.topic("image")}: {reason}')
 
     def _segment(self, camera, message):
         began = time.perf_counter()
