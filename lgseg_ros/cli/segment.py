@@ -46,6 +46,8 @@ def run(arguments):
     """Segment everything and say where it was written."""
     if not 0 <= arguments.alpha <= 1:
         raise ValueError(f'--alpha is {arguments.alpha:g}; give an opacity of 0 to 1')
+    if arguments.frames is not None and arguments.frames < 1:
+        raise ValueError(f'--frames is {arguments.frames}; give at least 1')
     weights = load_weights(arguments.weights)
     preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
     classes = [part.strip() for part in (arguments.vocabulary or '').split(',') if part.strip()]

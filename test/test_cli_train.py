@@ -1,0 +1,253 @@
+"""lgseg train, eval, export and segment from end to end, on small real pictures."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from tiny import SMALL, one_thread, write_bank, write_dataset  # noqa: F401
+
+from lgseg_ros.cli.main import main
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.sim.labels import NAMES
+from lgseg_ros.training.checkpoint import load_checkpoint
+from lgseg_ros.training.runs import read_log
+
+FIGURES = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error', 'other_pixels', 'iou'}
+
+
+def train_arguments(folder, out, **changes):
+    options = {'data': folder / 'data', 'bank': folder / 'bank.npz', 'out': out, 'backbone': SMALL.backbone, 'pretrained': 'none', 'crop': '64x96',
+               'batch': 2, 'warmup': 2, 'epochs': 2, 'lr': 0.005, **changes}
+    return ['train', *(str(word) for name, value in options.items() for word in (f'--{name}', value) if value is not None)]
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A data set, a bank, a trained run and its exported weights."""
+    folder = tmp_path_factory.mktemp('cli')
+    write_dataset(folder / 'data', train=4, val=2)
+    write_bank(folder / 'bank.npz')
+    monkey = pytest.MonkeyPatch()
+    arguments = train_arguments(folder, folder / 'run')
+    monkey.setattr(sys, 'argv', ['lgseg', *arguments])
+    assert main(arguments) == 0
+    monkey.undo()
+    assert main(['export', '--run', str(folder / 'run'), '--name', 'tiny', '--out', str(folder / 'weights')]) == 0
+    return folder
+
+
+@pytest.fixture
+def weights(place):
+    return str(place / 'weights' / 'tiny.safetensors')
+
+
+def test_train_leaves_a_run_that_tells_how_it_was_made(place):
+    run = place / 'run'
+    origin = json.loads((run / 'run.json').read_text())
+    assert origin['data'] == [str(place / 'data')] and origin['bank'] == str(place / 'bank.npz')
+    assert origin['command'].startswith('lgseg train --data') and 'torch' in origin['versions']
+    assert [record['epoch'] for record in read_log(run)] == [1, 2]
+    state = load_checkpoint(run / 'checkpoint.pt')
+    assert state['config']['epochs'] == 2 and state['model_config']['backbone'] == SMALL.backbone
+
+
+def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
+    arguments = train_arguments(place, tmp_path / 'run')
+    assert main([*arguments, '--until', '1']) == 0
+    assert 'epoch 1 of 2' in capsys.readouterr().out
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert 'validation after epoch 2' in out and 'epoch 2 of 2' in out
+    assert all(name in out for name in (*NAMES, 'mIoU', 'boundary F1'))
+
+
+def test_train_options_reach_the_recipe(place, tmp_path):
+    extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3', '--data', str(place / 'data'),
+             '--distractors', '5', '--no-word-augmentation', '--evaluate-every', '9']
+    arguments = train_arguments(place, tmp_path / 'run', epochs=1)
+    assert main([*arguments, *extra]) == 0
+    state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
+    assert (state['model_config']['image_to_text'], state['model_config']['text_to_image'], state['model_config']['blocks']) == (
+        False, True, 1)
+    recipe = state['config']
+    assert (recipe['unseen'], recipe['seed'], recipe['height'], recipe['width'], recipe['max_distractors'], recipe['learning_rate'],
+            recipe['word_augmentation'], recipe['evaluate_every']) == (('car', 'tree'), 3, 64, 96, 5, 0.005, False, 9)
+    assert [len(names) for names in state['classes']] == [9, 9]
+    assert set(read_log(tmp_path / 'run')[-1]['validation']['iou']) == set(NAMES), 'measured on all classes, the unseen too'
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
+    ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a text bank'),
+    ({'crop': '90x128'}, 'multiples of 32'),
+    ({'backbone': 'resnet81'}, "'resnet81' is not a timm model"),
+    ({'unseen': 'ship'}, 'has no class ship'),
+    ({'val': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
+    ({'val-split': 'test', 'val': None, 'device': 'cuda:99'}, '--device cuda:99'),
+])
+def test_train_refuses_before_any_work(place, tmp_path, changes, said, capsys):
+    assert main(train_arguments(place, tmp_path / 'run', **{'val': place / 'data', **changes})) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_train_takes_a_crop_as_text(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(['train', '--data', 'x', '--bank', 'y', '--out', 'z', '--crop', 'large'])
+    assert error.value.code == 2 and "'large' is no size" in capsys.readouterr().err
+
+
+def test_export_writes_weights_and_card(place, weights):
+    card = load_weights(weights).card
+    assert card['name'] == 'tiny' and card['backbone'] == SMALL.backbone
+    assert card['licence'] == 'Apache-2.0, procedural' and card['data'][0]['name'] == 'data'
+    assert card['template'] == 'a photo of a X' and card['text_encoder'] == 'ViT-B-16 (OpenAI)'
+    assert card['metrics']['epoch'] == 2 and FIGURES <= set(card['metrics'])
+    assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
+    assert card['parameters'] > 1e6 and 'torch' in card['versions']
+    assert card['command'].startswith('lgseg train --data data --bank bank.npz')
+    assert str(place) not in json.dumps(card), 'the card must not tell folders of this machine'
+
+
+def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
+    """A run that was started from Python has no run.json."""
+    (tmp_path / 'run').mkdir()
+    for name in ('checkpoint.pt', 'log.jsonl'):
+        (tmp_path / 'run' / name).write_bytes((place / 'run' / name).read_bytes())
+    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path)]) == 1
+    assert 'give --bank' in capsys.readouterr().err
+    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path), '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
+                 '--data', str(place / 'data'), '--command', 'lgseg train']) == 0
+    card = json.loads((tmp_path / 'run.json').read_text())
+    assert (card['licence'], card['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
+
+
+def evaluate(tmp_path, *arguments):
+    assert main(['eval', *map(str, arguments), '--json', str(tmp_path / 'new' / 'figures.json')]) == 0
+    return json.loads((tmp_path / 'new' / 'figures.json').read_text())
+
+
+def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
+    """The same network three ways: in fp32 from the run, in fp16 from the weights, and as the node runs it."""
+    data = '--data', place / 'data'
+    run = evaluate(tmp_path, '--run', place / 'run', *data)
+    torch = evaluate(tmp_path, '--weights', weights, *data, '--engine', 'torch')
+    shipped = evaluate(tmp_path, '--weights', weights, *data)
+    assert 'mIoU' in capsys.readouterr().out
+    assert {'pictures': 2, 'split': 'val', 'data': 'data', 'distractors': 0}.items() <= shipped.items()
+    assert FIGURES <= set(shipped) and (shipped['engine'], torch['engine'], run['engine']) == ('onnxruntime', 'torch', 'torch')
+    assert run['pixel_accuracy'] == read_log(place / 'run')[-1]['validation']['pixel_accuracy']
+    for other in (torch, shipped):
+        assert other['pixel_accuracy'] == pytest.approx(run['pixel_accuracy'], abs=0.5)
+        assert other['miou'] == pytest.approx(run['miou'], abs=0.5)
+
+
+def test_eval_with_other_words_and_absent_names(place, weights, tmp_path):
+    data = '--weights', weights, '--data', place / 'data'
+    plain = evaluate(tmp_path, *data)
+    renamed = evaluate(tmp_path, *data, '--names', 'road=street,building=house', '--distractors', 4, '--seed', 2)
+    assert renamed['names'] == {'road': ['street'], 'building': ['house']}
+    assert (renamed['distractors'], renamed['seed']) == (4, 2)
+    assert set(renamed['iou']) == set(plain['iou']), 'figures go by the classes of the data, whatever they were called'
+    assert renamed['iou'] != plain['iou']
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['--names', 'car=carr'], "'carr' is not known (near: car"),
+    (['--names', 'ship=car'], "cannot rename 'ship'"),
+    (['--distractors', '100'], 'give 0 to 6'),
+    (['--split', 'test'], 'holds no .png labels'),
+])
+def test_eval_refuses(place, weights, arguments, said, capsys):
+    assert main(['eval', '--weights', weights, '--data', str(place / 'data'), *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+# --- segment ---------------------------------------------------------------------------------------------------
+
+
+def test_segment_a_folder_of_pictures(place, weights, tmp_path, capsys):
+    """Of different sizes, two of one stem; each keeps its own size."""
+    source = tmp_path / 'in'
+    source.mkdir()
+    picture = cv2.imread(str(place / 'data/val/images/000.png'))
+    for name, image in (('a.png', picture), ('a.jpg', picture[:64]), ('b.png', cv2.resize(picture, (200, 150)))):
+        cv2.imwrite(str(source / name), image)
+    (source / 'notes.txt').write_text('no picture')
+    assert main(['segment', str(source), '--vocabulary', 'road,tall thing=building|pole, sky', '--weights', weights,
+                 '--out', str(tmp_path / 'out')]) == 0
+    assert 'tall thing' in capsys.readouterr().out
+    counts = np.zeros(256, int)
+    for name, size in (('a.png', (96, 128)), ('a.jpg', (64, 128)), ('b', (150, 200))):
+        mask = cv2.imread(str(tmp_path / 'out/mask' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
+        overlay = cv2.imread(str(tmp_path / 'out/overlay' / f'{name}.png'))
+        assert mask.shape == size and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2}
+        assert overlay.shape == (*size, 3)
+        counts += np.bincount(mask.ravel(), minlength=256)
+    summary = json.loads((tmp_path / 'out/classes.json').read_text())
+    assert summary['frames'] == 3
+    assert [(entry['id'], entry['name']) for entry in summary['classes']] == [(0, 'road'), (1, 'tall thing'), (2, 'sky')]
+    assert summary['classes'][1]['phrases'] == ['building', 'pole']
+    for entry in summary['classes']:
+        assert entry['share'] == pytest.approx(counts[entry['id']] / counts.sum(), abs=1e-4)
+
+
+def test_segment_a_video(place, weights, tmp_path):
+    path = tmp_path / 'drive.mp4'
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12, (128, 96))
+    picture = cv2.imread(str(place / 'data/val/images/000.png'))
+    for _ in range(7):
+        video.write(picture)
+    video.release()
+    for limit, wanted in (([], 7), (['--frames', '3'], 3)):
+        out = tmp_path / str(wanted)
+        assert main(['segment', str(path), '--vocabulary', 'road,sky', '--threshold', '0.9', '--weights', weights, '--out', str(out),
+                     *limit]) == 0
+        drawn = cv2.VideoCapture(str(out / 'overlay.mp4'))
+        assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == wanted and drawn.get(cv2.CAP_PROP_FPS) == 12
+        assert drawn.read()[1].shape == picture.shape
+        summary = json.loads((out / 'classes.json').read_text())
+        assert summary['frames'] == wanted and summary['threshold'] == 0.9 and summary['unlabelled']['share'] > 0
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['nowhere.png', '--vocabulary', 'road'], 'nowhere.png'),
+    (['street:1', '--vocabulary', 'road'], 'give --frames'),
+    (['street:1', '--vocabulary', 'road,hovercraft'], "'hovercraft'"),
+    (['street:1', '--preset', 'camvit'], "did you mean 'camvid'"),
+    (['street:1', '--vocabulary', 'road', '--threshold', '2'], '0.0 to 1.0'),
+    (['street:1', '--vocabulary', 'road', '--alpha', '2'], 'opacity of 0 to 1'),
+    (['street:1', '--vocabulary', 'road', '--frames', '0'], 'at least 1'),
+])
+def test_segment_refuses(weights, tmp_path, arguments, said, capsys):
+    assert main(['segment', *arguments, '--weights', weights, '--out', str(tmp_path / 'out')]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_segment_names_a_picture_that_cannot_be_decoded(weights, tmp_path, capsys):
+    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
+    assert main(['segment', str(tmp_path), '--vocabulary', 'road', '--weights', weights, '--out', str(tmp_path / 'out')]) == 1
+    assert 'broken.jpg cannot be decoded' in capsys.readouterr().err
+
+
+def test_segment_runs_where_there_is_no_torch(weights, tmp_path):
+    """A robot has NumPy, ONNX Runtime and OpenCV only."""
+    code = ('import sys\n'
+            'for name in ("torch", "timm", "open_clip", "tqdm"): sys.modules[name] = None\n'
+            'from lgseg_ros.cli.main import main\n'
+            f'sys.exit(main(["segment", "street:1", "--frames", "2", "--vocabulary", "road,sky", "--weights", {weights!r},'
+            f' "--out", {str(tmp_path)!r}]))')
+    answer = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / 'overlay.mp4').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('command', ['train', 'eval', 'export', 'segment'])
+def test_help_teaches_by_examples(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, '--help'])
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and f'  lgseg {command} ' in out
