@@ -10,6 +10,8 @@ from ..engines.frames import Frame
 from .images import ImageError, check_size, image_message
 
 UNLABELLED = 255
+JPEG = b'\xff\xd8'
+MOST_SEGMENTS = 1000   # before a JPEG's frame; an endless header must not hold the thread
 # One record of Autoware's segmentation_pointcloud_fusion: id, then how many pixels it runs (row-major, native order).
 RUN = np.dtype([('id', np.uint8), ('length', np.int32)])
 
@@ -47,17 +49,17 @@ def frame_from_compressed(message):
     The size is read from the header before anything is allocated for it.
     Raises ImageError for other formats, damaged data and sizes out of bounds.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    size = _size_in_header(bytes(data[:65536]))
+    data = message.data.tobytes() if hasattr(message.data, 'tobytes') else bytes(message.data)
+    size = _size_in_header(data)
+    told = f'compressed picture of {len(data)} bytes, format {message.format[:40]!r},'
     if size is None:
-        raise ImageError(f'compressed picture of {data.size} bytes, format {message.format[:40]!r}, is neither JPEG nor '
-                         'PNG: have the camera publish one of these')
+        raise ImageError(f'{told} is neither JPEG nor PNG: have the camera publish one of these')
     check_size(*size)
     # Some versions of OpenCV fill what is missing of a cut JPEG with grey, which would be segmented as if it were seen.
-    whole = data[:2].tobytes() != b'\xff\xd8' or b'\xff\xd9' in data.tobytes()
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if whole else None
+    whole = data[:2] != JPEG or b'\xff\xd9' in data
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
     if pixels is None:
-        raise ImageError(f'compressed picture of {data.size} bytes, format {message.format[:40]!r}, is damaged')
+        raise ImageError(f'{told} is damaged')
     return Frame(pixels, 'bgr')
 
 
@@ -67,7 +69,9 @@ def _size_in_header(data):
         width, height = struct.unpack('>II', data[16:24])
         return height, width
     at = 2
-    while data[:2] == b'\xff\xd8' and at + 9 <= len(data) and data[at] == 0xFF:
+    for _ in range(MOST_SEGMENTS):
+        if data[:2] != JPEG or at + 9 > len(data) or data[at] != 0xFF:
+            return None
         marker, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], 'big')
         # Start of frame: every SOFn; C4, C8 and CC in that range are tables.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
