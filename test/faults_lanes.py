@@ -16,7 +16,7 @@ class Lane:
     """The camera of one row: what was sent on it, and what came back."""
 
     def __init__(self, peer, node_name, camera, kind):
-        self.name, self.masks = f'/{node_name}: camera {camera}', []
+        self.name, self.masks = f'{node_name}: camera {camera}', []
         topic = f'{camera}/image/compressed' if kind is CompressedImage else f'{camera}/image'
         self.publisher = peer.node.create_publisher(kind, topic, qos_profile_sensor_data)
         peer.node.create_subscription(Image, f'{node_name}/{camera}/mask', self.masks.append, RELIABLE)

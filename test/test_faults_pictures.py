@@ -4,7 +4,7 @@ import pytest
 from faults_lanes import Lanes
 from faults_pictures import (ACCEPTED, COMPRESSED_ACCEPTED, COMPRESSED_REFUSED, RAW, REFUSED, encoded, packed, picture)
 from faults_table import fault, fault_rows
-from ros_graph import RELIABLE, wait_until
+from ros_graph import RELIABLE, counters, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
 PICTURES = 'Pictures (sensor_msgs/Image)'
@@ -72,8 +72,7 @@ def test_bytes_that_are_no_message_do_nothing(raw_pictures, key):
 @fault(PICTURES, 'all of the above at once', 'other cameras notice nothing; peak memory stays below 700 MB; the log is throttled')
 def test_nothing_was_allocated_for_promises(raw_pictures):
     lanes, _ = raw_pictures
-    peak = [int(value.value) for array in lanes.peer.diagnostics for status in array.status for value in status.values
-            if value.key == 'peak_memory_mb'][-1]
+    peak = counters(lanes.peer, 'peak_memory_mb', '/pictures')[-1]
     assert peak < 700
     assert 'Traceback' not in lanes.process.log
     errors = [line for line in lanes.process.log.splitlines() if '[ERROR]' in line]
