@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 MAX_NAME_LENGTH = 100  # characters; a longer one is a mistake or an attack, not a word
 MAX_ROWS = 255         # ids are uint8 and 255 means unlabelled
+MAX_TEXT_LENGTH = MAX_ROWS * (MAX_NAME_LENGTH + 1)   # of one class with all its phrases
 
 
 class VocabularyError(ValueError):
@@ -42,7 +43,12 @@ def parse_class(text):
     """Parse one `name=phrase|phrase` into a `ClassSpec`.  Raises VocabularyError."""
     if not isinstance(text, str):
         raise VocabularyError(f'class {text!r} is not text; write it as "name" or "name=phrase|phrase"')
+    if len(text) > MAX_TEXT_LENGTH:   # before splitting: millions of phrases would hold the node for seconds
+        raise VocabularyError(
+            f'class {shorten(text)} has {len(text)} characters; the limit is {MAX_TEXT_LENGTH}: shorten it')
     name, equals, right = text.partition('=')
+    if '|' in name:
+        raise VocabularyError(f'class {shorten(text)} has no name before its phrases; write it as "name=phrase|phrase"')
     name = name.strip()
     phrases = [normalise(part) for part in right.split('|')] if equals else [normalise(name)]
     if not name or not all(phrases):
@@ -67,17 +73,22 @@ def parse_classes(texts):
     Raises VocabularyError when it is empty, names a class twice, or needs more
     than `MAX_ROWS` text rows.
     """
-    specs = tuple(parse_class(text) for text in texts)
-    if not specs:
+    texts = list(texts)
+    if not texts:
         raise VocabularyError('the vocabulary is empty; give at least one class, for example "road"')
+    _check_rows(len(texts), len(texts))   # before parsing a hundred thousand
+    specs = tuple(parse_class(text) for text in texts)
     seen = set()
     for spec in specs:
         if spec.name in seen:
             raise VocabularyError(f'class {shorten(spec.name)} is named twice; '
                                   f'give each class once and its other words as {spec.name}=word|word')
         seen.add(spec.name)
-    rows = sum(len(spec.phrases) for spec in specs)
-    if rows > MAX_ROWS:
-        raise VocabularyError(f'{len(specs)} classes need {rows} text rows; the limit is {MAX_ROWS} '
-                              '(ids are 8 bits and 255 means unlabelled): name fewer classes or phrases')
+    _check_rows(len(specs), sum(len(spec.phrases) for spec in specs))
     return specs
+
+
+def _check_rows(classes, rows):
+    if rows > MAX_ROWS:
+        raise VocabularyError(f'{classes} classes need {rows} text rows; the limit is {MAX_ROWS} '
+                              '(ids are 8 bits and 255 means unlabelled): name fewer classes or phrases')

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from .classes import VocabularyError, parse_class, shorten
+from .classes import MAX_NAME_LENGTH, VocabularyError, parse_class, shorten
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def get_preset(name):
     """The preset of that name.  Raises VocabularyError that lists the known ones."""
     presets = load_presets()
     if name not in presets:
-        near = difflib.get_close_matches(name, presets, 1)
+        near = difflib.get_close_matches(name[:MAX_NAME_LENGTH], presets, 1)
         hint = f'did you mean {near[0]!r}? ' if near else ''
         raise VocabularyError(f'preset {shorten(name)} is unknown; {hint}known: {", ".join(presets)}')
     return presets[name]
