@@ -86,7 +86,8 @@ def cosine_logits(pixels, rows, tau):
         with torch.autocast(pixels.device.type, enabled=False):
             return cosine_logits(pixels.float(), rows.float(), tau)
     pixels = F.normalize(pixels.flatten(2), dim=1)
-    return (F.normalize(rows, dim=2) @ pixels).reshape(batch, -1, height, width) / tau
+    # The temperature goes into the rows, of which there are fewer numbers than of logits.
+    return (F.normalize(rows, dim=2) / tau @ pixels).reshape(batch, -1, height, width)
 
 
 def batched_rows(images, rows, mask):
@@ -138,7 +139,9 @@ class Segmenter(nn.Module):
         refined = rows + self.gamma * tokens
         logits = cosine_logits(self.pyramid.shallow(features, deep), self.to_pixel(refined), self.config.tau)
         auxiliary = cosine_logits(deep, self.to_deep(refined), self.config.tau) if self.training else None
-        return Segmentation(logits + bias[..., None, None], auxiliary)
+        if mask is not None:
+            logits = logits + bias[..., None, None]
+        return Segmentation(logits, auxiliary)
 
     def describe(self):
         """The config as a plain dict, for checkpoints and model cards."""
