@@ -11,6 +11,12 @@ TESTED = ('humble', 'jazzy', 'kilted')
 IDENTIFY = 'import rclpy; rclpy.init(); print(rclpy.get_rmw_implementation_identifier())'
 INTERFACES = {'sensor_msgs.msg': 'Image', 'diagnostic_msgs.msg': 'DiagnosticArray', 'lifecycle_msgs.msg': 'Transition',
               'vision_msgs.msg': 'LabelInfo', 'lgseg_ros.srv': 'SetVocabulary'}
+IMPORT_ALL = '''
+import importlib, sys
+for module, name in zip(sys.argv[1::2], sys.argv[2::2]):
+    print(module.split('.')[0], flush=True)
+    getattr(importlib.import_module(module), name)
+'''
 
 
 class Ros:
@@ -48,13 +54,11 @@ def interfaces(ros):
     """Whether all message and service packages can be imported."""
     if not ros.works:
         return skip('ROS 2 is not usable here')
-    for module, name in INTERFACES.items():
-        outcome = run_python('-c', f'from {module} import {name}')
-        package = module.split('.')[0]
-        if not outcome.worked and package == 'lgseg_ros':
-            return fail(f'the services of this package are not built: {outcome.reason}',
-                        'colcon build, then source install/setup.bash; in a clone: scripts/setup.sh')
-        if not outcome.worked:
-            return fail(f'{package} cannot be imported: {outcome.reason}',
-                        f'apt install ros-$ROS_DISTRO-{package.replace("_", "-")}')
-    return ok(', '.join(sorted(module.split('.')[0] for module in INTERFACES)))
+    outcome = run_python('-c', IMPORT_ALL, *(word for pair in INTERFACES.items() for word in pair))
+    if outcome.worked:
+        return ok(', '.join(sorted(module.split('.')[0] for module in INTERFACES)))
+    package = outcome.answer   # the one that was begun last
+    if package == 'lgseg_ros':
+        return fail(f'the services of this package are not built: {outcome.reason}',
+                    'colcon build, then source install/setup.bash; in a clone: scripts/setup.sh')
+    return fail(f'{package} cannot be imported: {outcome.reason}', f'apt install ros-$ROS_DISTRO-{package.replace("_", "-")}')
