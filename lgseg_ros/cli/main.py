@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     'demo': 'camera, node and a change of words on a real ROS graph',
     'segment': 'pictures or a video to masks and overlays',
+    'embed': 'teach new words with CLIP, here or for another machine',
     'train': 'train a segmenter',
     'eval': 'measure weights on a labelled data set',
     'export': 'weights from a training run, and their ONNX file',

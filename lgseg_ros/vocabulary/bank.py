@@ -1,11 +1,13 @@
 """A bank of phrases whose text vectors are known, and what to say of those that are not."""
 
 import difflib
-from zipfile import BadZipFile
 
 import numpy as np
 
 from .classes import VocabularyError, normalise, shorten
+from .embedding_file import read_embeddings
+
+NEAR_UNTIL, NAMES_UNTIL = 200, 320   # characters of a refusal, so that the cure still fits in a service's answer
 
 
 class TextBank:
@@ -35,35 +37,35 @@ class TextBank:
         """
         unknown = [phrase for phrase in phrases if phrase not in self]
         if unknown:
-            raise VocabularyError(self._refusal(unknown))
+            raise VocabularyError(describe_unknown(unknown, self.names))
         return self.vectors[[self._index[normalise(phrase)] for phrase in phrases]]
 
-    def nearest(self, phrase, count=3):
-        """Known names that look like `phrase`, best first."""
-        phrase = normalise(phrase)
-        near = difflib.get_close_matches(phrase, self.names, count, cutoff=0.6)
-        words = set(phrase.split())
-        return near or [name for name in self.names if words & set(name.split())][:count]
 
-    def _refusal(self, unknown):
-        parts = []
-        for phrase in unknown[:5]:
-            near = self.nearest(phrase)
-            parts.append(f'{shorten(phrase)} is not known' + (f' (near: {", ".join(near)})' if near else ''))
-        if len(unknown) > 5:
-            parts.append(f'and {len(unknown) - 5} more')
-        return '; '.join(parts)
+def nearest(phrase, names, count=3):
+    """Names that look like `phrase` or share a word with it, best first."""
+    phrase = normalise(phrase)
+    near = difflib.get_close_matches(phrase, names, count, cutoff=0.6)
+    words = set(phrase.split())
+    return near or [name for name in names if words & set(name.split())][:count]
+
+
+def describe_unknown(unknown, names):
+    """Say that phrases are unknown, each with the nearest of `names`; a long list is cut at about 350 characters."""
+    text = ''
+    for i, phrase in enumerate(unknown):
+        if len(text) > NAMES_UNTIL:
+            return f'{text}; and {len(unknown) - i} more'
+        near = [] if len(text) > NEAR_UNTIL else nearest(phrase, names)
+        near = [name if len(name) <= 24 else f'{name[:24]}...' for name in near]
+        hint = f' (near: {", ".join(near)})' if near else ''
+        text += f'{"; " if text else ""}{shorten(phrase)} is not known{hint}'
+    return text
 
 
 def load_npz_bank(path):
-    """Read an .npz of `names` [N] and `embeddings` [N, D] (nothing is unpickled).
+    """Read an .npz of `names` [N] and `embeddings` [N, D] (nothing is unpickled) as a TextBank of unit vectors.
 
     Raises VocabularyError naming the file when it is missing or not such a bank.
     """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            vectors = data['embeddings'].astype(np.float32)
-            names = [str(name) for name in data['names']]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise VocabularyError(f'{path} is not a text bank ({error}); make one with "lgseg embed"') from error
-    return TextBank(names, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    stored = read_embeddings(path)
+    return TextBank(stored.names, stored.vectors)

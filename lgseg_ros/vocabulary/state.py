@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from .classes import MAX_ROWS, VocabularyError, parse_classes
 from .presets import get_preset
 
 UNLABELLED = 255
+HISTORY = 20   # versions remembered
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Vocabulary:
         return tuple(str(spec) for spec in self.specs)
 
 
+@dataclass(frozen=True)
+class Version:
+    """What a past or present version asked for; classes as they can be given again."""
+
+    version: int
+    classes: tuple
+    preset: str
+    threshold: float
+
+
 class VocabularyState:
     """Holds the present `Vocabulary` and the ids given in this run.
 
@@ -56,6 +68,7 @@ class VocabularyState:
         self._lock = threading.Lock()
         self._ids = {} if ids is None else ids
         self.current = None
+        self.history = deque(maxlen=HISTORY)   # of Version, the present one last
 
     def prepare(self, classes, preset='', threshold=None):
         """Check everything and build the next `Vocabulary`; changes nothing.
@@ -74,6 +87,7 @@ class VocabularyState:
         with self._lock:
             vocabulary = self._prepare(classes, preset, threshold)
             self._ids.update(zip(vocabulary.names, vocabulary.ids))
+            self.history.append(Version(vocabulary.version, vocabulary.texts, preset, vocabulary.threshold))
             self.current = vocabulary
             return vocabulary
 
