@@ -13,6 +13,7 @@ from ..engines.factory import create_engine
 from ..engines.weights import WeightsError, load_weights
 from ..vocabulary.classes import VocabularyError
 from ..vocabulary.state import VocabularyState
+from ..vocabulary.text_source import TextSource
 from .camera import Camera
 from .diagnostics import Diagnostics
 from .inputs import Inputs
@@ -55,7 +56,7 @@ class SegmentNode(LifecycleNode):
         try:
             began = time.monotonic()
             weights = load_weights(self.settings.weights)
-            self.vocabulary = VocabularyState(weights.bank, self._ids)
+            self.vocabulary = VocabularyState(TextSource(weights, warn=self.get_logger().warning), self._ids)
             vocabulary = self.vocabulary.replace(*self._words(self.settings))
             self._engine = create_engine(self.settings, weights)
             self._engine.warm_up(vocabulary)
