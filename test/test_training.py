@@ -429,6 +429,7 @@ def test_threads_do_not_change_the_batches(street_data, bank):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_processes_learn_one_network(street_data, tmp_path):
     """torchrun with gloo: both halves of each batch count, and one process writes."""
     bank = write_bank(tmp_path / 'bank.npz')

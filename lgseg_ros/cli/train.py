@@ -79,8 +79,8 @@ def crop(text):
         raise argparse.ArgumentTypeError(f'{text!r} is no size; write height x width as in 288x384') from None
 
 
-def run(arguments):
-    """Train, then print what the run has come to."""
+def run(arguments, argv=None):
+    """Train, then print what the run has come to.  argv: what follows "lgseg", where it is not this process's."""
     from ..training.parallel import own_device, process_group, rank_and_world
     from ..training.train import train
     device = own_device(arguments.device)
@@ -89,7 +89,7 @@ def run(arguments):
     with process_group(device):
         trainer = make_trainer(arguments, device)
         if first:
-            write_origin(arguments)
+            write_origin(arguments, argv or sys.argv[1:])
         figures = train(trainer, arguments.out, progress=first, until=arguments.until)
     if first:
         _report(arguments, trainer, figures, time.monotonic() - start)
@@ -142,13 +142,13 @@ def default_loaders(device):
     return max(1, min(12, usable_cores() // processes)) if device.type == 'cuda' else 1
 
 
-def write_origin(arguments):
+def write_origin(arguments, argv):
     """OUT/run.json: how the run was started, for "lgseg export" and "lgseg eval".  A resumed run keeps the first."""
     from ..training.runs import versions
     path = Path(arguments.out) / 'run.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        path.write_text(json.dumps({'command': shlex.join(['lgseg', *sys.argv[1:]]), 'data': arguments.data,
+        path.write_text(json.dumps({'command': shlex.join(['lgseg', *argv]), 'data': arguments.data,
                                     'bank': arguments.bank, 'versions': versions()}, indent=2) + '\n')
 
 

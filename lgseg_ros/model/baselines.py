@@ -53,6 +53,43 @@ class LsegStyle(_FrozenText):
         return Segmentation(logits, auxiliary)
 
 
+class Attention(nn.Module):
+    """Multi-head attention.  torch's own fixes the number of rows when it is exported."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, x, memory, bias=None):
+        """x [B, K, D] reads memory [B, N, D]; bias [B, N] on the scores -> [B, K, D]."""
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+                             for part in (self.query(x), self.key(memory), self.value(memory)))
+        scores = query @ key.transpose(2, 3) * key.shape[-1] ** -0.5
+        if bias is not None:
+            scores = scores + bias[:, None, None]
+        return self.out((torch.softmax(scores, dim=-1) @ value).transpose(1, 2).flatten(2))
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm self-attention over the rows, cross-attention to the context, feed-forward x4 with GELU."""
+
+    def __init__(self, dim, heads, dropout=0.1):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.own, self.cross = Attention(dim, heads), Attention(dim, heads)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, rows, memory, bias):
+        """rows [B, K, D], memory [B, N, D], bias [B, K] -> [B, K, D]."""
+        own = self.norm1(rows)
+        rows = rows + self.dropout(self.own(own, own, bias))
+        rows = rows + self.dropout(self.cross(self.norm2(rows), memory))
+        return rows + self.dropout(self.feed_forward(rows))
+
+
 class ContextDecoder(nn.Module):
     """Text rows attend to the image's context; width, heads and layers as in DenseCLIP's configurations."""
 
@@ -60,14 +97,15 @@ class ContextDecoder(nn.Module):
         super().__init__()
         self.memory = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width), nn.LayerNorm(width))
         self.query = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
-        layer = nn.TransformerDecoderLayer(width, heads, 4 * width, dropout=0.1, activation='gelu',
-                                           batch_first=True, norm_first=True)
-        self.decoder = nn.TransformerDecoder(layer, layers)
+        self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(layers))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
     def forward(self, rows, context, bias):
         """rows [B, K, D], context [B, N, D], bias [B, K] -> [B, K, D]."""
-        return self.out(self.decoder(self.query(rows), self.memory(context), tgt_key_padding_mask=bias))
+        memory, rows = self.memory(context), self.query(rows)
+        for layer in self.layers:
+            rows = layer(rows, memory, bias)
+        return self.out(rows)
 
 
 class DenseClipStyle(_FrozenText):
@@ -93,7 +131,8 @@ class DenseClipStyle(_FrozenText):
         *shallower, deepest = self.backbone(images)
         visual = self.visual(deepest)
         mean = visual.mean(dim=(2, 3))[:, None]
-        refined = rows + self.gamma * self.context(rows, torch.cat([mean, visual.flatten(2).transpose(1, 2)], dim=1), bias)
+        context = torch.cat([mean, visual.flatten(2).transpose(1, 2)], dim=1)
+        refined = rows + self.gamma * self.context(rows, context, bias)
         score = cosine_logits(visual, refined, self.config.tau) + bias[..., None, None]
         shares = torch.softmax(score.flatten(2), dim=1)
         told = (F.normalize(refined, dim=2).transpose(1, 2) @ shares).reshape(visual.shape)

@@ -1,0 +1,222 @@
+"""The table of heads: LSeg-style, DenseCLIP-style, and ours with no, one or both bridges, all else equal.
+
+Every entry is one "lgseg train" with the settings given here; only head and bridges differ.  Entries that are
+finished are not run again and one that was stopped goes on, so the command can be interrupted and repeated for days.
+The table is written after each entry.  Figures are those of the last epoch: nothing is chosen on the validation split.
+
+    python benchmark/ablation.py --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz
+    python benchmark/ablation.py --data DIR --bank NPZ --device cuda --epochs 100 --crop 352x480 --batch 16
+    python benchmark/ablation.py --data DIR --bank NPZ --backbone resnet18 --heads text-to-image both --name resnet18
+    python benchmark/ablation.py --data DIR --bank NPZ --unseen car,tree,pavement --heads lseg both --name unseen
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lgseg_ros.cli import eval as evaluation
+from lgseg_ros.cli import train as training
+from lgseg_ros.cli.export import portable
+from lgseg_ros.engines.frames import Frame, network_size, to_network
+from lgseg_ros.training.dataset import load_dataset, read_description
+from lgseg_ros.training.runs import load_run, read_log, versions
+from lgseg_ros.training.words import WordSampler
+from lgseg_ros.vocabulary.bank import load_npz_bank
+
+from head_cost import count_gmacs, count_parameters, time_heads
+
+HEADS = {
+    'lseg': ('LSeg-style', ['--head', 'lseg']),
+    'denseclip': ('DenseCLIP-style', ['--head', 'denseclip']),
+    'none': ('ours, no bridge', ['--no-image-to-text', '--no-text-to-image']),
+    'image-to-text': ('ours, image to text only', ['--no-text-to-image']),
+    'text-to-image': ('ours, text to image only', ['--no-image-to-text']),
+    'both': ('ours, both bridges', []),
+}
+# CamVid's classes by words that the data set does not use.
+NAMES = ('car=large family car,pedestrian=person,road=street,pavement=sidewalk,bicyclist=cyclist,tree=vegetation,'
+         'sign=traffic sign,building=house')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training of the table."""
+
+    head: str
+    seed: int
+    folder: Path
+
+
+def parse(argv=None):
+    """The command line.  What it does not know goes to "lgseg train" as it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog='Any other option is handed to "lgseg train": --batch, --lr, --blocks, ...')
+    parser.add_argument('--data', required=True, metavar='DIR', help='trained on its train split, measured on val')
+    parser.add_argument('--bank', required=True, metavar='NPZ')
+    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), metavar='H', help=f'of: {", ".join(HEADS)}')
+    parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 on (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=24, help='default: %(default)s')
+    parser.add_argument('--crop', default='256x352', metavar='HxW', help='default: %(default)s')
+    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    parser.add_argument('--unseen', default='', metavar='LIST', help='classes whose labels no training sees')
+    parser.add_argument('--names', default=NAMES, help='other words to measure with; empty: none (default: %(default)s)')
+    parser.add_argument('--runs', default='runs/ablation', metavar='DIR', help='of the trainings (default: %(default)s)')
+    parser.add_argument('--results', default='benchmark/results', metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--name', default='ablation', help='of runs and results (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=30, help='of timing; 0: none (default: %(default)s)')
+    return parser.parse_known_args(argv)
+
+
+def main(argv=None):
+    """Train what is missing, measure, write NAME.json and NAME.md."""
+    arguments, rest = parse(argv)
+    folder = Path(arguments.runs) / arguments.name
+    # Seed by seed: after the first round there is a whole table, if with one seed.
+    entries = [Entry(head, seed, folder / f'{head}-seed{seed}') for seed in range(arguments.seeds) for head in arguments.heads]
+    for number, entry in enumerate(entries, 1):
+        print(f'[{number}/{len(entries)}] {HEADS[entry.head][0]}, seed {entry.seed}: ', end='', flush=True)
+        command = train_command(arguments, rest, entry)
+        call(training, command, command)
+        if arguments.names:
+            rename(arguments, entry)
+        write(arguments, rest, tabulate(entries[:number], arguments), {})
+        print(f'mIoU {figures_of(entry.folder, ())["miou"]:.2f}', flush=True)
+    write(arguments, rest, tabulate(entries, arguments), costs(arguments, entries) if arguments.rounds else {})
+    print((Path(arguments.results) / f'{arguments.name}.md').read_text())
+
+
+def train_command(arguments, rest, entry):
+    """The entry as a command line of lgseg, which anybody can run by itself."""
+    return ['train', '--data', arguments.data, '--bank', arguments.bank, '--out', str(entry.folder), '--seed', str(entry.seed),
+            '--epochs', str(arguments.epochs), '--evaluate-every', str(arguments.epochs), '--crop', arguments.crop,
+            '--device', arguments.device, *(['--unseen', arguments.unseen] if arguments.unseen else []),
+            *HEADS[entry.head][1], *rest]
+
+
+def call(module, command, *more):
+    """Run a subcommand of lgseg in this process, without its tables."""
+    parser = argparse.ArgumentParser(prog=f'lgseg {command[0]}')
+    module.add_arguments(parser)
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+        module.run(parser.parse_args(command[1:]), *more)
+
+
+def rename(arguments, entry):
+    """Measure a finished run with other words for its classes, once."""
+    path = entry.folder / 'renamed.json'
+    if not path.exists():
+        call(evaluation, ['eval', '--run', str(entry.folder), '--bank', arguments.bank, '--data', arguments.data, '--split', 'val',
+                          '--device', arguments.device, '--names', arguments.names, '--json', str(path)])
+
+
+def tabulate(entries, arguments):
+    """A dict per head: its figures by seed, their mean and spread (sample standard deviation)."""
+    unseen = [name.strip() for name in arguments.unseen.split(',') if name.strip()]
+    table = []
+    for head in dict.fromkeys(entry.head for entry in entries):
+        figures = [figures_of(entry.folder, unseen) for entry in entries if entry.head == head]
+        row = {'head': head, 'title': HEADS[head][0], 'seeds': len(figures)}
+        for key in figures[0]:
+            if key != 'iou':
+                row[key] = spread([f[key] for f in figures])
+        row['iou'] = {name: round(statistics.mean(f['iou'][name] for f in figures), 2) for name in figures[0]['iou']}
+        table.append(row)
+    return table
+
+
+def figures_of(folder, unseen):
+    """mIoU and IoU per class of a finished run, percent; with unseen classes also seen, unseen and harmonic mIoU."""
+    validation = read_log(folder)[-1]['validation']
+    iou = {name: value or 0.0 for name, value in validation['iou'].items()}
+    figures = {'miou': validation['miou'], 'iou': iou}
+    if unseen:
+        figures['seen'] = statistics.mean(value for name, value in iou.items() if name not in unseen)
+        figures['unseen'] = statistics.mean(iou[name] for name in unseen)
+        figures['harmonic'] = harmonic(figures['seen'], figures['unseen'])
+    renamed = folder / 'renamed.json'
+    if renamed.exists():
+        figures['renamed'] = json.loads(renamed.read_text())['miou']
+    return figures
+
+
+def harmonic(a, b):
+    """2ab / (a + b); 0 where both are."""
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def spread(values):
+    """Values with their mean and sample standard deviation (None for one value)."""
+    return {'values': [round(v, 2) for v in values], 'mean': round(statistics.mean(values), 2),
+            'std': round(statistics.stdev(values), 2) if len(values) > 1 else None}
+
+
+def costs(arguments, entries):
+    """{head: parameters, gmacs, cpu_ms} of the trained networks of the first seed, at the data's own words."""
+    models = {entry.head: load_run(entry.folder).model for entry in entries if entry.seed == 0}
+    dataset = load_dataset(arguments.data, 'val')
+    embeddings = torch.from_numpy(WordSampler(dataset.specs, load_npz_bank(arguments.bank)).plain().vectors)
+    size = network_size(*dataset.images[0].shape[:2])
+    picture = to_network(Frame(np.ascontiguousarray(dataset.images[0]), 'rgb'), size)
+    milliseconds = time_heads(models, embeddings, picture, arguments.rounds)
+    found = {}
+    for head, model in models.items():
+        with torch.no_grad():
+            rows = model.project_text(embeddings)
+        found[head] = {'parameters': count_parameters(model), 'gmacs': round(count_gmacs(model, rows, size), 3),
+                       'cpu_ms': milliseconds[head], 'size': f'{size[1]}x{size[0]}', 'rows': len(rows)}
+    return found
+
+
+def write(arguments, rest, table, cost):
+    """NAME.json with everything, NAME.md for people."""
+    results = Path(arguments.results)
+    results.mkdir(parents=True, exist_ok=True)
+    table = [{**row, **cost.get(row['head'], {})} for row in table]
+    settings = {'data': read_description(arguments.data).name, 'epochs': arguments.epochs, 'crop': arguments.crop,
+                'device': arguments.device, 'unseen': arguments.unseen, 'names': arguments.names, 'more': portable(' '.join(rest)),
+                'machine': platform.machine(), 'versions': versions()}
+    (results / f'{arguments.name}.json').write_text(json.dumps({'settings': settings, 'rows': table}, indent=2) + '\n')
+    (results / f'{arguments.name}.md').write_text(markdown(settings, table))
+
+
+COLUMNS = (('mIoU', 'miou'), ('seen', 'seen'), ('unseen', 'unseen'), ('harmonic', 'harmonic'), ('renamed', 'renamed'))
+
+
+def markdown(settings, table):
+    """The table with the settings that all its rows share."""
+    columns = [(title, key) for title, key in COLUMNS if key in table[0]]
+    timed = 'cpu_ms' in table[0]
+    header = ['head', *(title for title, _ in columns), *(['M parameters', 'GMACs', 'CPU ms'] if timed else []), 'seeds']
+    lines = [' | '.join(header), ' | '.join('---' for _ in header)]
+    for row in table:
+        cells = [row['title'], *(show(row[key]) for _, key in columns)]
+        if timed:
+            cells += [f'{row["parameters"] / 1e6:.2f}', f'{row["gmacs"]:.2f}', f'{row["cpu_ms"]:.1f}']
+        lines.append(' | '.join([*cells, str(row['seeds'])]))
+    words = f'{settings["data"]} val, {settings["epochs"]} epochs, crop {settings["crop"]}, {settings["device"]}'
+    words += f', unseen in training: {settings["unseen"]}' if settings['unseen'] else ''
+    words += f', {settings["more"]}' if settings['more'] else ''
+    notes = [f'Percent, mean ± sample standard deviation over the seeds.  {words}.']
+    if 'renamed' in table[0]:
+        notes.append(f'renamed: mIoU with other words, {settings["names"]}.')
+    if timed:
+        notes.append(f'Parameters, multiply-accumulates and ONNX Runtime CPU milliseconds a picture of {table[0]["size"]} with '
+                     f'{table[0]["rows"]} text rows; all heads took turns in one run.')
+    return '\n'.join([*(f'| {line} |' for line in lines), '', *notes, ''])
+
+
+def show(value):
+    """'71.20 ± 0.35'."""
+    return f'{value["mean"]:.2f}' + (f' ± {value["std"]:.2f}' if value['std'] is not None else '')
+
+
+if __name__ == '__main__':
+    main()
