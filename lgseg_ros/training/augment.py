@@ -15,7 +15,7 @@ def augment(image, label, size, rng, scales=(0.6, 1.9)):
     image, label = _crop(image, label, size, rng, scales)
     if rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]
-    return np.ascontiguousarray(_recolour(image, rng)), np.ascontiguousarray(label)
+    return _recolour(np.ascontiguousarray(image), rng), np.ascontiguousarray(label)
 
 
 def _crop(image, label, size, rng, scales):
@@ -40,16 +40,18 @@ def _offset(length, size, rng):
 
 
 def _recolour(image, rng):
-    image = image.astype(np.float32)
-    grey = image.mean(axis=2, keepdims=True)
-    image = grey + (image - grey) * rng.uniform(0.5, 1.5)                    # saturation
-    image = (image - 127) * rng.uniform(0.7, 1.35) + 127 + rng.uniform(-35, 35)  # contrast, brightness
-    image *= rng.uniform(0.9, 1.1, size=3).astype(np.float32)                # white balance
-    image = np.clip(image, 0, 255)
+    """Saturation, contrast, brightness, white balance and gamma; sometimes blur and noise.  RGB uint8 in and out."""
+    saturation, contrast, brightness = rng.uniform(0.5, 1.5), rng.uniform(0.7, 1.35), rng.uniform(-35, 35)
+    balance = rng.uniform(0.9, 1.1, size=(3, 1))
+    # All four are linear: one 3x4 matrix costs a tenth of as many passes in floats.
+    mix = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
+    offset = np.full((3, 1), 127 - 127 * contrast + brightness)
+    image = cv2.transform(image, balance * np.hstack([mix, offset]))
     if rng.random() < 0.5:
-        image = 255 * (image / 255) ** np.exp(rng.uniform(-0.4, 0.4))        # gamma
+        image = cv2.LUT(image, (255 * (np.arange(256) / 255) ** np.exp(rng.uniform(-0.4, 0.4))).astype(np.uint8))
     if rng.random() < 0.2:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2))
     if rng.random() < 0.2:
-        image += rng.normal(0, rng.uniform(2, 8), image.shape).astype(np.float32)
-    return np.clip(image, 0, 255).astype(np.uint8)
+        noise = rng.uniform(2, 8) * rng.standard_normal(image.shape, dtype=np.float32)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    return image
