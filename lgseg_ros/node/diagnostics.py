@@ -4,6 +4,7 @@ import resource
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 
 PERIOD_S = 1.0
 TOPIC = '/diagnostics'
@@ -17,7 +18,8 @@ class Diagnostics:
         self._node = node
         self._before = {}      # camera name -> (time, received, segmented, failed)
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 10)
-        self._timer = node.create_timer(PERIOD_S, self.publish)
+        # Steady: with use_sim_time and a clock that stands still, the state is needed all the more.
+        self._timer = node.create_timer(PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def publish(self):
         """Publish the present state."""

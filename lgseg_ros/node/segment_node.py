@@ -4,6 +4,7 @@ import time
 from dataclasses import fields, replace
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -81,7 +82,9 @@ class SegmentNode(LifecycleNode):
         self._worker = Worker(self._engine, self.vocabulary, lambda: self.settings, self.get_logger())
         self._inputs = [Inputs(self, camera, self.settings, self._worker.offer) for camera in self.cameras]
         if self.settings.lazy_subscription:
-            self._watch = self.create_timer(WATCH_S, self._follow_listeners)
+            # Steady: listeners come whether or not a simulated clock runs.
+            self._watch = self.create_timer(WATCH_S, self._follow_listeners,
+                                            clock=Clock(clock_type=ClockType.STEADY_TIME))
         else:
             for inputs in self._inputs:
                 inputs.subscribe()
