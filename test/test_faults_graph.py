@@ -1,0 +1,269 @@
+"""Rows of the fault table: cameras and consumers that misbehave, processes killed, clocks, names, two nodes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from faults_pictures import picture
+from faults_table import fault, fault_rows
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_graph import RELIABLE, NodeProcess, Peer, counters, wait_until
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float32
+
+CAMERAS = 'Cameras and consumers'
+PROCESSES = 'Processes, clocks and names'
+
+
+@pytest.fixture(scope='module')
+def process():
+    with NodeProcess('threads:=1', name='graph') as process:
+        yield process
+
+
+@pytest.fixture
+def peer(process):
+    with Peer('/graph') as peer:
+        yield peer.connect(process)
+
+
+@pytest.fixture(scope='module')
+def small(street):
+    return cv2.resize(street[0], (160, 120))
+
+
+def said(peer, text):
+    """Whether some diagnostic message of the camera holds `text`."""
+    return any(text in status.message for array in peer.diagnostics for status in array.status
+               if status.name == '/graph: camera')
+
+
+@fault(CAMERAS, 'a camera that sends nothing (0 Hz)', 'diagnostics: WARN "no pictures on /image"; then it works at once')
+def test_a_silent_camera(peer, small):
+    wait_until(lambda: said(peer, 'no pictures on /image'), 'the warning')
+    assert peer.mask_of(small)
+
+
+@fault(CAMERAS, 'a camera of 200 Hz', 'the newest frames are segmented, in order; the others are counted as dropped')
+def test_a_fast_camera(process, peer, small):
+    big = np.ascontiguousarray(np.tile(small, (2, 2, 1)))   # slow enough to fall behind 200 Hz
+    peer.mask_of(big)
+    start = {key: wait_until(lambda: counters(peer, key), key)[-1] for key in ('received', 'segmented', 'dropped')}
+    for _ in range(500):
+        peer.send(big)
+        time.sleep(0.005)
+    end = {}
+
+    def settled():
+        end.update({key: counters(peer, key)[-1] - start[key] for key in start})
+        return end['received'] and abs(end['received'] - end['segmented'] - end['dropped']) <= 1
+    ticks = len(peer.diagnostics)
+    wait_until(lambda: len(peer.diagnostics) > ticks + 1, 'the last counters')
+    wait_until(settled, 'every frame to be accounted for')
+    assert end['dropped'] > 0 and end['segmented'] > 5
+    order = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in peer.masks]
+    assert order == sorted(order)
+
+
+CAMERA = """
+import sys, time
+import numpy, rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from lgseg_ros.node.images import image_message
+rclpy.init()
+node = rclpy.create_node('doomed_camera')
+publisher = node.create_publisher(Image, 'image', qos_profile_sensor_data)
+while True:
+    header = Header(stamp=node.get_clock().now().to_msg(), frame_id=sys.argv[1])
+    publisher.publish(image_message(numpy.zeros((480, 640, 3), numpy.uint8), 'bgr8', header))
+    time.sleep(0.03)
+"""
+
+
+@fault(CAMERAS, 'a camera process killed with -9 in the middle of frames, and started again',
+       'masks of the new process; the node never stops')
+def test_a_camera_is_killed(process, peer):
+    for name in ('first', 'second'):
+        camera = subprocess.Popen([sys.executable, '-c', CAMERA, name])
+        try:
+            wait_until(lambda: any(m.header.frame_id == name for m in peer.masks), f'a mask of the {name} camera')
+            assert process.process.poll() is None
+        finally:
+            camera.send_signal(signal.SIGKILL)
+            camera.wait()
+
+
+@fault(CAMERAS, 'a consumer that sleeps in its callback', 'other consumers get every mask; frames do not wait for it')
+def test_a_slow_consumer(process, peer, small):
+    naps = []
+
+    def sleep(message):
+        naps.append(message)
+        time.sleep(3)
+    with Peer('/graph', listen=()) as slow:
+        slow.node.create_subscription(Image, '/graph/mask', sleep, RELIABLE)
+        wait_until(lambda: naps or (peer.send(small) and None), 'the slow consumer to sleep')
+        for _ in range(10):
+            assert peer.mask_of(small)   # each has to come before the next is sent
+        assert len(naps) < 10
+
+
+@fault(CAMERAS, 'a consumer that asks best effort', 'it gets masks')
+def test_a_best_effort_consumer(peer, small):
+    masks = []
+    peer.node.create_subscription(Image, '/graph/mask', masks.append,
+                                  QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    wait_until(lambda: masks or (peer.send(small) and None), 'a best-effort mask')
+
+
+@fault(CAMERAS, 'a consumer that asks for latched masks (transient local)',
+       "it gets none, and the node's log names topic and policy; others get theirs")
+def test_a_transient_local_consumer(process, peer, small):
+    masks = []
+    peer.node.create_subscription(Image, '/graph/confidence', masks.append, QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    wait_until(lambda: "'~/confidence', requesting incompatible QoS" in process.log, 'the warning')
+    assert 'Last incompatible policy: DURABILITY' in process.log
+    assert peer.mask_of(small) and not masks
+
+
+@fault(CAMERAS, 'a consumer joins and leaves thirty times', 'masks go on; memory and handles stay')
+def test_consumers_come_and_go(process, peer, small):
+    def handles():
+        return len(os.listdir(f'/proc/{process.process.pid}/fd'))
+
+    def come_and_go():
+        seen = []
+        subscription = peer.node.create_subscription(Image, '/graph/overlay', seen.append, RELIABLE)
+        wait_until(lambda: seen or (peer.send(small) and None), 'an overlay')
+        peer.node.destroy_subscription(subscription)
+    come_and_go()
+    before = handles()
+    for _ in range(30):
+        come_and_go()
+    assert handles() <= before + 3
+    assert peer.mask_of(small)
+
+
+@fault(CAMERAS, 'all of the above', 'no traceback in the log')
+def test_no_traceback(process):
+    assert 'Traceback' not in process.log, process.log
+
+
+# --- processes
+
+@fault(PROCESSES, 'the node killed with -9 while it publishes, and started again',
+       'the same consumer gets masks of the new node, in spite of what the old one left in shared memory')
+def test_the_node_is_killed(small):
+    with Peer('/phoenix') as peer:
+        for _ in range(3):
+            with NodeProcess('threads:=1', name='phoenix') as process:
+                wait_until(lambda: 'active; pictures from' in process.log, 'the node to be active')
+                assert peer.mask_of(small)   # sent again until the new node is found
+                assert list(peer.get_vocabulary().names)
+                for _ in range(3):
+                    peer.send(np.ascontiguousarray(np.tile(small, (5, 5, 1))))
+                process.process.kill()
+                assert process.process.wait() == -signal.SIGKILL
+
+
+@fault(PROCESSES, 'two nodes at once on the same weights, in different namespaces with remapped pictures',
+       'each has its own topics, words and masks; pictures under any name')
+def test_two_nodes_and_their_names(small):
+    rules = ('image:=/robot/front/image_raw',)
+    with NodeProcess('threads:=1', remap=('__ns:=/robot/one', *rules), name='eyes') as one, \
+            NodeProcess('threads:=1', remap=('__ns:=/robot/two', *rules), name='eyes') as two, \
+            Peer('/robot/one/eyes', topic='/robot/front/image_raw') as first, \
+            Peer('/robot/two/eyes', topic='/robot/front/image_raw') as second:
+        first.connect(one)
+        second.connect(two)
+        assert first.set_vocabulary(['road']).success and second.set_vocabulary(['sky', 'road']).success
+        assert list(first.get_vocabulary().names) == ['road']
+        assert first.mask_of(small).header.frame_id == second.mask_of(small).header.frame_id == 'camera_optical'
+        names = [[entry.class_name for entry in wait_until(lambda: peer.labels, 'label info')[-1].class_map]
+                 for peer in (first, second)]
+        assert names == [['road'], ['sky', 'road']]
+
+
+@fault(PROCESSES, 'use_sim_time with a /clock that stands still, jumps and goes back',
+       'masks and diagnostics come all the time; latency is by /clock, not by the wall')
+def test_simulated_time(small):
+    with NodeProcess('threads:=1', 'use_sim_time:=true', 'lazy_subscription:=true', name='sim',
+                     remap=('image:=sim/image',)) as process, \
+            Peer('/sim', topic='sim/image') as peer:
+        latencies = []
+        peer.node.create_subscription(Float32, '/sim/latency', latencies.append, RELIABLE)
+        clock = peer.node.create_publisher(Clock, '/clock', 1)
+        peer.connect(process)   # a lazy node sees its listeners although the clock has not begun
+        assert peer.mask_of(small)
+        wait_until(lambda: peer.diagnostics, 'diagnostics without a clock')
+        wait_until(clock.get_subscription_count, "the clock's subscription")
+        for second in (500, 510, 100):
+            message = picture()
+            message.header.stamp.sec = second
+
+            def latency_by_clock():
+                clock.publish(Clock(clock=message.header.stamp))
+                peer.publisher.publish(message)
+                return latencies and abs(latencies[-1].data) < 1000
+            latencies.clear()
+            wait_until(latency_by_clock, f'a latency by the clock at {second} s')
+
+
+STATES = [(state, how) for state in ('unconfigured', 'inactive', 'active', 'active with frames in flight')
+          for how in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.fixture(scope='module')
+def endings(small):
+    """{(state, signal): (exit code, log)} of nodes that were told to end in that state."""
+    results = {}
+
+    def end(state, how, name):
+        with NodeProcess('threads:=1', f'autostart:={str(state.startswith("active")).lower()}', name=name) as process:
+            with Peer(f'/{name}', listen=('mask',)) as peer:
+                reach(state, process, peer, name, small)
+                code, _ = process.end(how)
+                results[state, how] = code, process.log
+    threads = [threading.Thread(target=end, args=(*case, f'ending{n}')) for n, case in enumerate(STATES)]
+    for first in range(0, len(threads), 4):
+        for thread in threads[first:first + 4]:
+            thread.start()
+        for thread in threads[first:first + 4]:
+            thread.join()
+    return results
+
+
+def reach(state, process, peer, name, pixels):
+    """Bring the node into the state that its row names."""
+    if state.startswith('active'):
+        peer.connect(process)
+        if 'flight' in state:
+            peer.mask_of(pixels)
+            for _ in range(10):
+                peer.send(pixels)
+        return
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+    client = peer.node.create_client(ChangeState, f'/{name}/change_state')
+    wait_until(client.service_is_ready, 'the lifecycle service')
+    if state == 'inactive':
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        assert peer.call(client, request).success
+
+
+@fault_rows(PROCESSES, 'state, how', [(f'{how.name} while {state}', 'exit code 0, no traceback', state, how)
+                                      for state, how in STATES])
+def test_the_node_ends_when_told(endings, state, how):
+    code, log = endings.get((state, how), (None, 'the node did not end'))
+    assert code == 0, log
+    assert 'Traceback' not in log, log
