@@ -22,6 +22,7 @@ from ..engines.frames import DEFAULT_PIXELS, Frame
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..sim.sources import IMAGES, open_source
 from ..vocabulary.state import UNLABELLED, VocabularyState
+from ..vocabulary.text_source import TextSource
 
 
 def add_arguments(parser):
@@ -51,7 +52,7 @@ def run(arguments):
     weights = load_weights(arguments.weights)
     preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
     classes = [part.strip() for part in (arguments.vocabulary or '').split(',') if part.strip()]
-    vocabulary = VocabularyState(weights.bank).replace(classes, preset, arguments.threshold)
+    vocabulary = VocabularyState(TextSource(weights)).replace(classes, preset, arguments.threshold)
     segmenter = Segmenter(create_engine(arguments, weights), vocabulary, arguments.alpha)
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
