@@ -68,8 +68,8 @@ def as_markdown(rows):
     head = ['<!-- Do not edit: written by `' + REGENERATE + '` from lgseg_ros/node/settings.py. -->', '',
             '# Parameters of the node', '',
             'Those that may change at run time are set with `ros2 param set /lgseg NAME VALUE`: a value that is not',
-            'allowed is refused with the reason and changes nothing. The others are given at start, in a parameter file',
-            '(`config/segment.yaml`, or `lgseg params --yaml` for all of them) or with `-p NAME:=VALUE`.', '',
+            'allowed is refused with the reason and changes nothing. The others are given at start, in a parameter',
+            'file (`config/segment.yaml`, or `lgseg params --yaml` for all of them) or with `-p NAME:=VALUE`.', '',
             '| name | type | default | allowed | at run time | description |', '| --- | --- | --- | --- | --- | --- |']
     return '\n'.join(head + [
         f'| `{row.name}` | {row.type} | `{cell(json.dumps(row.default))}` | {cell(row.allowed)} | '
@@ -97,7 +97,7 @@ def add_arguments(parser):
     """The command line of `lgseg params`."""
     group = parser.add_mutually_exclusive_group()
     for name, write in FORMATS.items():
-        group.add_argument(f'--{name}', dest='write', action='store_const', const=write, help=write.__doc__.split('\n')[0])
+        group.add_argument(f'--{name}', dest='write', action='store_const', const=write, help=write.__doc__)
     parser.set_defaults(write=as_text)
 
 

@@ -11,9 +11,11 @@ GRAPH_S = 8.0   # how long to wait for a topic's publishers
 
 PLAIN = {'python': machine.python, 'cores': machine.cores, 'libraries': libraries.required}
 OF_ROS = {'ros': ros.distribution, 'interfaces': ros.interfaces, 'rmw': transport.rmw, 'transport': transport.profile}
-AFTER = {'shared memory': shared_memory.room, 'left-overs': shared_memory.left_overs, 'cv_bridge': libraries.cv_bridge,
-         'onnxruntime': libraries.onnxruntime, 'gpu': machine.gpu, 'tensorrt': machine.tensorrt, 'weights': model.weights,
-         'cache': model.cache, 'torchvision': libraries.torchvision, 'text encoder': model.text_encoder}
+AFTER = {'shared memory': shared_memory.room, 'left-overs': shared_memory.left_overs,
+         'cv_bridge': libraries.cv_bridge, 'onnxruntime': libraries.onnxruntime,
+         'gpu': machine.gpu, 'tensorrt': machine.tensorrt,
+         'weights': model.weights, 'cache': model.cache,
+         'torchvision': libraries.torchvision, 'text encoder': model.text_encoder}
 
 
 class Finding(NamedTuple):

@@ -70,7 +70,8 @@ def onnxruntime():
     if is_missing(outcome, 'onnxruntime'):
         return fail('not installed; the node cannot run', 'pip install onnxruntime')
     if not outcome.worked:
-        return fail(f'cannot be imported: {outcome.reason}', 'pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime')
+        return fail(f'cannot be imported: {outcome.reason}',
+                    'pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime')
     version, *providers = outcome.answer.split()
     found = f'{version} with {", ".join(name.removesuffix("ExecutionProvider") for name in providers)}'
     packages = [name for name in ('onnxruntime', 'onnxruntime-gpu') if _installed(name)]

@@ -90,5 +90,6 @@ def tensorrt():
     if not outcome.worked:
         return fail(f'cannot be imported: {outcome.reason}', 'reinstall it for this CUDA and this Python')
     if tuple(map(int, outcome.answer.split('.')[:2])) < OLDEST_TENSORRT:
-        return warn(f'version {outcome.answer}', 'versions before 10.3 are not tested: update JetPack, or pip install -U tensorrt')
+        return warn(f'version {outcome.answer}',
+                    'versions before 10.3 are not tested: update JetPack, or pip install -U tensorrt')
     return ok(f'version {outcome.answer}')

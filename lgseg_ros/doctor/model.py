@@ -52,8 +52,7 @@ def text_encoder():
     if outcome.worked:
         return ok(outcome.answer)
     return skip(f'{outcome.reason}; with it any phrase could be used, without it those in the weights and in the cache',
-                'in a clone: scripts/setup.sh --with train; the weights: LGSEG_CLIP_WEIGHTS=FILE; or embed the words on '
-                'another machine and carry the bank here')
+                'lgseg embed --help: words from another machine, or here (in a clone: scripts/setup.sh --with train)')
 
 
 def cache():
@@ -67,7 +66,7 @@ def cache():
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        return fail(f'{folder} cannot be written ({error.strerror}): engines are built and words embedded at every start',
+        return fail(f'{folder} cannot be written ({error.strerror}): engines are built at every start',
                     'export LGSEG_CACHE=/a/folder/that/you/own')
     size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) if folder.is_dir() else 0
     return ok(f'{folder} can be written' + (f', {size / 1e6:.1f} MB in use' if size else ', empty'))

@@ -40,13 +40,13 @@ def distribution(ros):
     if ros.distribution:
         wanted = os.environ.get('RMW_IMPLEMENTATION', '')
         if wanted and 'rclpy' not in ros.reason:
-            return fail(f'{ros.distribution} is sourced, but does not start with RMW_IMPLEMENTATION={wanted}: {ros.reason}',
+            return fail(f'{ros.distribution} does not start with RMW_IMPLEMENTATION={wanted}: {ros.reason}',
                         f'apt install ros-$ROS_DISTRO-{wanted.replace("_", "-")}, or unset RMW_IMPLEMENTATION')
         return fail(f'{ros.distribution} is sourced, but rclpy cannot be imported: {ros.reason}',
                     'use the Python it was built for (mostly /usr/bin/python3; virtual environments: '
                     'python3 -m venv --system-site-packages)')
     installed = sorted(path.parent for path in Path('/opt/ros').glob('*/setup.bash'))
-    source = f'source {installed[-1]}/setup.bash' if installed else 'source scripts/activate.sh in a clone of this package'
+    source = f'source {installed[-1]}/setup.bash' if installed else 'in a clone: source scripts/activate.sh'
     return warn('ROS 2 is not sourced; the node cannot run, pictures and training can', source)
 
 
@@ -61,4 +61,5 @@ def interfaces(ros):
     if package == 'lgseg_ros':
         return fail(f'the services of this package are not built: {outcome.reason}',
                     'colcon build, then source install/setup.bash; in a clone: scripts/setup.sh')
-    return fail(f'{package} cannot be imported: {outcome.reason}', f'apt install ros-$ROS_DISTRO-{package.replace("_", "-")}')
+    return fail(f'{package} cannot be imported: {outcome.reason}',
+                f'apt install ros-$ROS_DISTRO-{package.replace("_", "-")}')

@@ -25,8 +25,8 @@ def room(folder=FOLDER):
     total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
     found = f'{total >> 20} MB, {free >> 20} MB free'
     if total < ROOM_BYTES:
-        return warn(f'{found}: pictures soon fill it', f'in a container: docker run --shm-size=1g (or --ipc=host); else '
-                    f'sudo mount -o remount,size=1g {folder}')
+        return warn(f'{found}: pictures soon fill it', 'in a container: docker run --shm-size=1g (or --ipc=host); '
+                    f'else sudo mount -o remount,size=1g {folder}')
     if free < ROOM_BYTES:
         return warn(f'{found}: nearly full', 'remove what killed processes left: fastdds shm clean')
     return ok(found)
@@ -40,7 +40,9 @@ def left_overs(folder=FOLDER):
     if not files:
         return ok('none')
     kept = sum(path.stat().st_blocks * 512 for path in files)
-    shown = ', '.join(path.name for path in files[:SHOWN]) + (f' and {len(files) - SHOWN} more' if len(files) > SHOWN else '')
+    shown = ', '.join(path.name for path in files[:SHOWN])
+    if len(files) > SHOWN:
+        shown += f' and {len(files) - SHOWN} more'
     command = 'fastdds shm clean' if shutil.which('fastdds') else f'rm -f {" ".join(map(str, files))}'
     return warn(f'{len(files)} files of killed processes keep {kept / 1e6:.1f} MB: {shown}', command)
 

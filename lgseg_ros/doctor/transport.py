@@ -10,8 +10,8 @@ from .verdict import fail, ok, skip, warn
 
 PICTURE_BYTES = 1920 * 1080 * 3     # what must fit at least
 CYCLONE_BUFFER = 4 << 20            # bytes; delivers 1080p at 30 Hz (docs/transport.md)
-CYCLONE_EXPORT = ("export CYCLONEDDS_URI='<CycloneDDS><Domain><Internal><SocketReceiveBufferSize min=\"4MB\"/></Internal>"
-                  "</Domain></CycloneDDS>'")
+CYCLONE_EXPORT = ("export CYCLONEDDS_URI='<CycloneDDS><Domain><Internal>"
+                  "<SocketReceiveBufferSize min=\"4MB\"/></Internal></Domain></CycloneDDS>'")
 # Fast DDS 3 renamed the variable and does not read the old one; Fast DDS 2 does not know the new one.
 FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
@@ -34,7 +34,8 @@ def profile(ros):
     if 'cyclone' in ros.rmw:
         return cyclone_settings(os.environ)
     if 'zenoh' in ros.rmw:
-        return warn(f'{ros.rmw} is not tested with this package', 'see docs/transport.md, and check the rate: ros2 topic hz')
+        return warn(f'{ros.rmw} is not tested with this package',
+                    'see docs/transport.md, and check the rate: ros2 topic hz')
     return warn(f'{ros.rmw} is not known here', 'check that all pictures arrive: ros2 topic hz')
 
 
@@ -56,10 +57,11 @@ def fast_dds_profile(environment, distribution):
     try:
         root = ElementTree.parse(Path(path)).getroot()
     except (OSError, ElementTree.ParseError) as error:
-        return fail(f'{variable}={path} cannot be read ({error}), and Fast DDS goes on without a word', export_line(variable))
+        return fail(f'{variable}={path} cannot be read ({error}), and Fast DDS goes on without a word',
+                    export_line(variable))
     segment, message = largest_shared_memory(root)
     if segment < PICTURE_BYTES or message < PICTURE_BYTES:
-        return warn(f'{path} gives shared memory {segment} bytes, {message} a message; a 1080p picture has {PICTURE_BYTES}',
+        return warn(f'{path}: shared memory {segment} bytes, {message} a message; a 1080p picture has {PICTURE_BYTES}',
                     export_line(variable))
     return ok(f'{path}: shared memory {segment >> 20} MB, messages to {message >> 20} MB')
 
