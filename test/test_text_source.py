@@ -172,6 +172,8 @@ for download in (False, True):
         find_checkpoint('ViT-B-16', 'openai', download=download)
     except EncoderUnavailable as error:
         print(error)
+    if not download:
+        print('torch' in sys.modules)
 print(time.monotonic() - began < 20)
 snapshot = Path(sys.argv[1], 'hub/models--timm--vit_base_patch16_clip_224.openai/snapshots/abc')
 snapshot.mkdir(parents=True)
@@ -181,8 +183,9 @@ snapshot.mkdir(parents=True)
 print(find_checkpoint('ViT-B-16', 'openai') == (snapshot / 'open_clip_model.safetensors', True))''', tmp_path,
                             HF_ENDPOINT='http://127.0.0.1:%d' % server.getsockname()[1], HF_HOME=str(tmp_path),
                             HOME=str(tmp_path), HF_HUB_OFFLINE='0', NO_PROXY='127.0.0.1')
-        first, second, soon, cached = answer.stdout.splitlines()
+        first, imported, second, soon, cached = answer.stdout.splitlines()
         assert first == 'the CLIP weights ViT-B-16/openai are not on this machine', answer.stderr
+        assert imported == 'False'
         assert 'does not answer' in second and soon == cached == 'True'
         server.settimeout(1)
         server.accept()[0].close()

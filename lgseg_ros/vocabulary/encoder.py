@@ -89,6 +89,10 @@ def find_checkpoint(model, pretrained, file=None, download=False):
     through.  download: fetch it where they do not have it.
     Raises EncoderUnavailable that says what is missing.
     """
+    _check_installed()
+    missing = f'the CLIP weights {model}/{pretrained} are not on this machine'
+    if not (file or download or _caches_hold_weights()):
+        raise EncoderUnavailable(missing)   # before the import, which would cost a node seconds and 300 MB for nothing
     open_clip = _import_open_clip(offline=not download)
     listed = open_clip.get_pretrained_cfg(model, pretrained) or {}
     # create_model only warns when a built-in model and its OpenAI weights differ in this, and embeds slightly wrong.
@@ -101,7 +105,7 @@ def find_checkpoint(model, pretrained, file=None, download=False):
         raise EncoderUnavailable(f'open_clip does not list weights {pretrained!r} for model {model!r}')
     found = _cached(listed) or (download and _download(open_clip, listed))
     if not found:
-        raise EncoderUnavailable(f'the CLIP weights {model}/{pretrained} are not on this machine')
+        raise EncoderUnavailable(missing)
     return Path(found), quick_gelu
 
 
@@ -130,9 +134,13 @@ def file_tag(path):
     return f'{Path(path).name}@sha256:{digest.hexdigest()[:12]}'
 
 
-def _import_open_clip(offline=False):
+def _check_installed():
     if importlib.util.find_spec('open_clip') is None or importlib.util.find_spec('torch') is None:
         raise EncoderUnavailable('open_clip is not installed here (pip install open_clip_torch)')
+
+
+def _import_open_clip(offline=False):
+    _check_installed()
     if offline:
         # Read once, when the hub's package is imported; some tokenizers would go to the network on their own.
         os.environ.setdefault('HF_HUB_OFFLINE', '1')
@@ -156,6 +164,13 @@ def _hub_files(listed):
         return None
     repository, name = os.path.split(listed['hf_hub'])
     return repository, (name,) if name else HUB_FILES
+
+
+def _caches_hold_weights():
+    """Whether any weights that open_clip could load lie in the caches; needs no import of it."""
+    home = os.environ.get('HF_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'huggingface')
+    hub = Path(os.environ.get('HF_HUB_CACHE') or os.environ.get('HUGGINGFACE_HUB_CACHE') or Path(home, 'hub'))
+    return (Path.home() / '.cache' / 'clip').is_dir() or any(hub.expanduser().glob('models--*/snapshots/*/*'))
 
 
 def _cached(listed):
