@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.sim.labels import NAMES
 from lgseg_ros.training.checkpoint import load_checkpoint
 from lgseg_ros.training.runs import read_log
+from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
+from lgseg_ros.vocabulary.text_space import TextSpace, space_of_weights
 
 FIGURES = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error', 'other_pixels', 'iou'}
 
@@ -79,6 +82,24 @@ def test_train_options_reach_the_recipe(place, tmp_path):
     assert set(read_log(tmp_path / 'run')[-1]['validation']['iou']) == set(NAMES), 'measured on all classes, the unseen too'
 
 
+def test_train_goes_on_from_weights(place, weights, tmp_path):
+    """With a learning rate of almost nothing, what comes out is what went in, network options or not."""
+    arguments = train_arguments(place, tmp_path / 'run', epochs=1, lr=1e-9, backbone='resnet18')
+    assert main([*arguments, '--init', weights, '--blocks', '1']) == 0
+    state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
+    assert state['config']['init'] == 'tiny' and state['config']['pretrained'] is None
+    assert state['model_config'] == load_weights(weights).card['model']
+    trained = load_checkpoint(place / 'run' / 'checkpoint.pt')['ema']
+    for name in ('project.weight', 'fusion.1.to_text.query.weight', 'backbone.conv_stem.weight'):
+        np.testing.assert_allclose(state['model'][name], trained[name], atol=1e-3)
+
+
+def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
+    np.savez(tmp_path / 'wide.npz', names=np.array(['road']), embeddings=np.ones((1, 48), np.float16))
+    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'wide.npz'), '--init', weights]) == 1
+    assert 'of width 32, the bank has 48' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('changes, said', [
     ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
     ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a text bank'),
@@ -123,6 +144,22 @@ def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
                  '--data', str(place / 'data'), '--command', 'lgseg train']) == 0
     card = json.loads((tmp_path / 'run.json').read_text())
     assert (card['licence'], card['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
+
+
+def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):
+    """So that the node embeds new words with the same one."""
+    bank = read_embeddings(place / 'bank.npz')
+    write_embeddings(tmp_path / 'bank.npz', replace(bank, space=TextSpace('ViT-L-14', 'laion', 'an image of a {}')))
+    assert main(['export', '--run', str(place / 'run'), '--bank', str(tmp_path / 'bank.npz'), '--out', str(tmp_path), '--name', 'large']) == 0
+    assert space_of_weights(load_weights(tmp_path / 'large.safetensors')) == TextSpace('ViT-L-14', 'laion', 'an image of a {}')
+
+
+def test_a_baseline_is_measured_but_not_exported(place, tmp_path, capsys):
+    run = tmp_path / 'run'
+    assert main([*train_arguments(place, run, epochs=1), '--head', 'lseg']) == 0
+    assert evaluate(tmp_path, '--run', run, '--data', place / 'data')['run'] == 'run'
+    assert main(['export', '--run', str(run), '--out', str(tmp_path / 'weights')]) == 1
+    assert '--head lseg, a baseline' in capsys.readouterr().err and not (tmp_path / 'weights').exists()
 
 
 def evaluate(tmp_path, *arguments):

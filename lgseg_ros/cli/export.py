@@ -31,8 +31,8 @@ def add_arguments(parser):
                         help="data set of the run, for the card; may be repeated (default: the run's)")
     parser.add_argument('--command', metavar='TEXT', help="training command for the card (default: the run's)")
     parser.add_argument('--licence', help="for the card (default: from each data set's dataset.yaml)")
-    parser.add_argument('--text-encoder', default=TEXT_ENCODER, help='that made the bank (default: %(default)s)')
-    parser.add_argument('--template', default=TEMPLATE, help='of the bank\'s phrases (default: %(default)s)')
+    parser.add_argument('--text-encoder', help=f'that made the bank (default: what its file tells, or {TEXT_ENCODER})')
+    parser.add_argument('--template', help=f"of the bank's phrases (default: what its file tells, or {TEMPLATE!r})")
 
 
 def run(arguments):
@@ -85,19 +85,28 @@ def _weights_of_run(arguments):
     """Write the .safetensors and the card; returns the path of the former."""
     from ..model.weights_file import save_weights
     from ..training.runs import load_run
-    from ..vocabulary.bank import load_npz_bank
+    from ..vocabulary.bank import TextBank
+    from ..vocabulary.embedding_file import read_embeddings
     trained = load_run(arguments.run)
-    bank = arguments.bank or trained.origin.get('bank')
-    if not bank:
+    head = trained.config.get('head', 'ours')
+    if head != 'ours':
+        raise ValueError(f'{arguments.run} was trained with --head {head}, a baseline for comparison that no engine runs; '
+                         'export a run of --head ours')
+    file = arguments.bank or trained.origin.get('bank')
+    if not file:
         raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
     name = arguments.name or trained.folder.resolve().name
     path = Path(arguments.out) / name
-    save_weights(trained.model, load_npz_bank(bank), path, model_card(name, trained, arguments))
+    bank = read_embeddings(file)
+    save_weights(trained.model, TextBank(bank.names, bank.vectors), path, model_card(name, trained, bank.space, arguments))
     return Path(f'{path}.safetensors')
 
 
-def model_card(name, trained, arguments):
-    """What a user must know of the weights, as a dict.  Paths of this machine are cut to their last part."""
+def model_card(name, trained, space, arguments):
+    """What a user must know of the weights, as a dict.  Paths of this machine are cut to their last part.
+
+    trained: Run; space: the bank's TextSpace, or None where its file does not tell.
+    """
     from ..training.dataset import read_description
     from ..training.runs import versions
     described = [read_description(folder) for folder in arguments.data or trained.origin.get('data', ())]
@@ -109,8 +118,8 @@ def model_card(name, trained, arguments):
         'parameters': sum(p.numel() for p in trained.model.parameters()),
         'data': [{'name': d.name, 'classes': [str(spec) for spec in d.specs]} for d in described],
         'licence': arguments.licence or '; '.join(licences) or 'not stated',
-        'text_encoder': arguments.text_encoder,
-        'template': arguments.template,
+        'text_encoder': arguments.text_encoder or (str(space) if space else TEXT_ENCODER),
+        'template': arguments.template or (space.template if space else TEMPLATE),
         'metrics': trained.validation,
         'epoch': trained.epoch,
         'epochs': config['epochs'],

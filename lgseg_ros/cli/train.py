@@ -7,6 +7,7 @@ run.json; "lgseg export --run OUT" makes weights of it.
 Examples:
   lgseg train --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz --out runs/street
   lgseg train --data a --data b --val a --bank BANK.npz --out runs/ab --device cuda --batch 32 --crop 512x768
+  lgseg train --data DIR --bank BANK.npz --out RUN --init lgseg_lite0 --epochs 20 --lr 5e-4     (fine-tuning)
   torchrun --nproc-per-node 4 -m lgseg_ros.cli.main train --data DIR --bank BANK.npz --out RUN --device cuda
 """
 
@@ -62,6 +63,8 @@ def _add_network(group):
     group.add_argument('--backbone', default=default.backbone, help='any timm model with maps at strides 4 to 32 '
                                                                     '(default: %(default)s)')
     group.add_argument('--pretrained', choices=('imagenet', 'none'), default='imagenet', help='default: %(default)s')
+    group.add_argument('--init', metavar='W', help='go on from trained weights, a shipped name or a .safetensors; they '
+                                                   'decide the network, whatever the other options of this group say')
     group.add_argument('--blocks', type=int, default=default.blocks, help='fusion blocks (default: %(default)s)')
     for bridge in ('image-to-text', 'text-to-image'):
         group.add_argument(f'--{bridge}', action=argparse.BooleanOptionalAction, default=True,
@@ -102,12 +105,24 @@ def make_trainer(arguments, device):
     from ..training.train import Trainer
     from ..vocabulary.bank import load_npz_bank
     bank = load_npz_bank(arguments.bank)
+    start = _start(arguments.init, bank) if arguments.init else None
     config, model_config = recipe(arguments, bank.vectors.shape[1])
     datasets = [load_dataset(folder, arguments.split) for folder in arguments.data]
     if config.unseen:
         datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
-    return Trainer(datasets, _validation(arguments), bank, config, model_config, device,
-                   arguments.loaders or default_loaders(device))
+    return Trainer(datasets, _validation(arguments), bank, config, start.config if start else model_config, device,
+                   arguments.loaders or default_loaders(device), start)
+
+
+def _start(spec, bank):
+    """The network of trained weights.  Raises ValueError when the bank is of a text encoder of another width."""
+    from ..engines.weights import load_weights
+    from ..model.weights_file import load_segmenter
+    model = load_segmenter(load_weights(spec))
+    if model.config.text_dim != bank.vectors.shape[1]:
+        raise ValueError(f'--init {spec} was trained with text embeddings of width {model.config.text_dim}, '
+                         f'the bank has {bank.vectors.shape[1]}; give the bank of the same text encoder')
+    return model
 
 
 def recipe(arguments, text_dim):
@@ -119,7 +134,8 @@ def recipe(arguments, text_dim):
         epochs=arguments.epochs, batch=arguments.batch, height=height, width=width, learning_rate=arguments.lr,
         warmup=arguments.warmup, max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
         evaluate_every=arguments.evaluate_every, seed=arguments.seed,
-        pretrained=None if arguments.pretrained == 'none' else arguments.pretrained, head=arguments.head,
+        pretrained=None if arguments.pretrained == 'none' or arguments.init else arguments.pretrained,
+        head='ours' if arguments.init else arguments.head, init=Path(arguments.init).stem if arguments.init else '',
         unseen=tuple(name.strip() for name in arguments.unseen.split(',') if name.strip()))
     model_config = SegmenterConfig(
         backbone=arguments.backbone, text_dim=text_dim, blocks=arguments.blocks,

@@ -48,6 +48,7 @@ class TrainConfig:
     pretrained: str = 'imagenet'
     head: str = 'ours'              # or a baseline: lseg, denseclip
     unseen: tuple = ()              # names of classes whose labels were hidden
+    init: str = ''                  # name of the trained weights that the run began with
 
 
 def learning_rate_factor(step, total, warmup):
@@ -74,8 +75,10 @@ class Step(torch.nn.Module):
 class Trainer:
     """Model, optimiser, EMA and position of one run."""
 
-    def __init__(self, datasets, validation, bank, config, model_config=SegmenterConfig(), device='cpu', loaders=1):
-        """datasets: to train on; validation: Dataset or None; loaders: threads that make batches.
+    def __init__(self, datasets, validation, bank, config, model_config=SegmenterConfig(), device='cpu', loaders=1,
+                 start=None):
+        """datasets: to train on; validation: Dataset or None; loaders: threads that make batches;
+        start: a network of `model_config` to begin with.
 
         Raises VocabularyError for a class whose phrases the bank has not, and ValueError for a recipe that cannot
         work, before any training.
@@ -91,6 +94,8 @@ class Trainer:
         self.weights = [balanced_weights(d.class_frequencies()).to(self.device) for d in datasets]
         self.batches = Batches(datasets, samplers, config, loaders, pin=self.device.type == 'cuda')
         self.model = create_model(config.head, model_config, config.pretrained)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
         self.model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = self._optimiser()
