@@ -273,7 +273,7 @@ def test_segment_names_a_picture_that_cannot_be_decoded(weights, tmp_path, capsy
 def test_segment_runs_where_there_is_no_torch(weights, tmp_path):
     """A robot has NumPy, ONNX Runtime and OpenCV only."""
     code = ('import sys\n'
-            'for name in ("torch", "timm", "open_clip", "tqdm"): sys.modules[name] = None\n'
+            'for name in ("torch", "timm", "open_clip"): sys.modules[name] = None\n'
             'from lgseg_ros.cli.main import main\n'
             f'sys.exit(main(["segment", "street:1", "--frames", "2", "--vocabulary", "road,sky", "--weights", {weights!r},'
             f' "--out", {str(tmp_path)!r}]))')

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from ..drawing import draw_overlay
 from ..engines.factory import create_engine
@@ -111,7 +112,7 @@ def segment_pictures(segmenter, paths, out):
     for folder in ('mask', 'overlay'):
         (out / folder).mkdir(exist_ok=True)
     stems = [path.stem for path in paths]
-    for path in progress(paths, len(paths)):
+    for path in tqdm(paths, unit='picture', leave=False, disable=None):   # None: only on a terminal
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError(f'{path} cannot be decoded; convert it to JPEG or PNG, or remove it')
@@ -132,16 +133,7 @@ def segment_video(segmenter, spec, out, limit=None):
         if not video.isOpened():
             raise ValueError(f'{path} cannot be written: this OpenCV has no MPEG-4 encoder; give pictures instead')
         try:
-            for _, frame in zip(range(count), progress(source, count)):
+            for _, frame in zip(range(count), tqdm(source, total=count, unit='frame', leave=False, disable=None)):
                 video.write(segmenter(frame)[1])
         finally:
             video.release()
-
-
-def progress(items, count):
-    """A progress bar over `items` where tqdm is installed (training brings it; a robot need not have it)."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return items
-    return tqdm(items, total=count, unit='frame', leave=False, disable=None)   # None: only on a terminal
