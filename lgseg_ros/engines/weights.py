@@ -78,13 +78,19 @@ def load_weights(spec=DEFAULT_WEIGHTS):
             metadata = file.metadata() or {}
             rows, matrix, bias = (file.get_tensor(name).astype(np.float32)
                                   for name in ('text.rows', 'project.weight', 'project.bias'))
-        bank = TextBank(json.loads(metadata['bank_names']), rows)
-        card = json.loads(path.with_suffix('.json').read_text())
+        bank = TextBank(_of_kind(list, json.loads(metadata['bank_names'])), rows)
+        card = _of_kind(dict, json.loads(path.with_suffix('.json').read_text()))
     except FileNotFoundError as error:
         raise WeightsError(f'{error.filename} is missing beside {path}; copy the whole set of files') from error
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise WeightsError(f'weights file {path} is damaged or not of lgseg ({error}); copy it again') from error
     return Weights(path, card, bank, file_sha256(path), (matrix, bias))
+
+
+def _of_kind(kind, value):
+    if not isinstance(value, kind):
+        raise ValueError(f'a JSON {kind.__name__} was expected, not {str(value)[:40]}')
+    return value
 
 
 def check_onnx(weights):
