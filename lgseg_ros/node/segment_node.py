@@ -34,6 +34,7 @@ class SegmentNode(LifecycleNode):
         self.settings = declare(self)
         self.vocabulary = None      # VocabularyState once configured
         self.cameras = []
+        self._offered = []          # services
         self._engine = self._worker = None
         self._inputs = []
         self._watch = None
@@ -56,29 +57,49 @@ class SegmentNode(LifecycleNode):
         """Load weights, vocabulary and engine, warm up, offer topics and services."""
         try:
             began = time.monotonic()
-            weights = load_weights(self.settings.weights)
-            self.vocabulary = VocabularyState(TextSource(weights, warn=self.get_logger().warning), self._ids)
-            vocabulary = self.vocabulary.replace(*self._words(self.settings))
-            self._engine = create_engine(self.settings, weights)
-            self._engine.warm_up(vocabulary)
+            self._load()
+            self._offer()
         except (WeightsError, VocabularyError) as error:
             return self._fail(str(error))
         except Exception as error:  # anything else must be said too, or nobody would ever see it
             return self._fail(f'cannot configure: {type(error).__name__}: {error}')
-        self.cameras = [Camera(self, name) for name in camera_names(self.settings)]
-        self._set_service = self.create_service(SetVocabulary, '~/set_vocabulary', self._set_vocabulary)
-        self._get_service = self.create_service(GetVocabulary, '~/get_vocabulary', self._get_vocabulary)
-        self.get_logger().info(f'{self._engine.summary()}; {len(vocabulary.names)} classes; '
+        self.get_logger().info(f'{self._engine.summary()}; {len(self.vocabulary.current.names)} classes; '
                                f'ready in {time.monotonic() - began:.2f} s')
         return TransitionCallbackReturn.SUCCESS
 
+    def _load(self):
+        weights = load_weights(self.settings.weights)
+        self.vocabulary = VocabularyState(TextSource(weights, warn=self.get_logger().warning), self._ids)
+        vocabulary = self.vocabulary.replace(*self._words(self.settings))
+        self._engine = create_engine(self.settings, weights)
+        self._engine.warm_up(vocabulary)
+
+    def _offer(self):
+        for name in camera_names(self.settings):
+            self.cameras.append(Camera(self, name))
+        for kind, name, answer in ((SetVocabulary, '~/set_vocabulary', self._set_vocabulary),
+                                   (GetVocabulary, '~/get_vocabulary', self._get_vocabulary)):
+            self._offered.append(self.create_service(kind, name, answer))
+
     def _fail(self, reason):
-        self._engine, self.vocabulary, self.last_error = None, None, reason
+        self.last_error = reason
         self.get_logger().fatal(reason)
+        self._stop_segmenting()
+        self._release()
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state):
         """Subscribe to the cameras and begin to segment."""
+        try:
+            self._begin_segmenting()
+        except Exception as error:
+            self.last_error = f'cannot activate: {type(error).__name__}: {error}'
+            self.get_logger().fatal(self.last_error)
+            self._stop_segmenting()
+            return TransitionCallbackReturn.FAILURE
+        return super().on_activate(state)
+
+    def _begin_segmenting(self):
         self._worker = Worker(self._engine, self.vocabulary, lambda: self.settings, self.get_logger())
         self._inputs = [Inputs(self, camera, self.settings, self._worker.offer) for camera in self.cameras]
         if self.settings.lazy_subscription:
@@ -91,7 +112,6 @@ class SegmentNode(LifecycleNode):
         topics = ', '.join(inputs.topic for inputs in self._inputs)
         self._active = True
         self.get_logger().info(f'active; pictures from {topics}')
-        return super().on_activate(state)
 
     def _follow_listeners(self):
         for camera, inputs in zip(self.cameras, self._inputs):
@@ -155,10 +175,9 @@ class SegmentNode(LifecycleNode):
     def _release(self):
         for camera in self.cameras:
             camera.destroy(self)
-        if self._engine:
-            self.destroy_service(self._set_service)
-            self.destroy_service(self._get_service)
-        self.cameras, self._engine, self.vocabulary = [], None, None
+        for service in self._offered:
+            self.destroy_service(service)
+        self.cameras, self._offered, self._engine, self.vocabulary = [], [], None, None
 
     # --- services
 
