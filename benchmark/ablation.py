@@ -5,7 +5,7 @@ finished are not run again and one that was stopped goes on, so the command can 
 The table is written after each entry.  Figures are those of the last epoch: nothing is chosen on the validation split.
 
     python benchmark/ablation.py --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz
-    python benchmark/ablation.py --data DIR --bank NPZ --device cuda --epochs 100 --crop 352x480 --batch 16
+    python benchmark/ablation.py --data DIR --bank NPZ --epochs 100 --crop 352x480 --batch 16
     python benchmark/ablation.py --data DIR --bank NPZ --backbone resnet18 --heads text-to-image both --name resnet18
     python benchmark/ablation.py --data DIR --bank NPZ --unseen car,tree,pavement --heads lseg both --name unseen
 """
@@ -27,6 +27,7 @@ from lgseg_ros.cli import train as training
 from lgseg_ros.cli.export import portable
 from lgseg_ros.engines.frames import Frame, network_size, to_network
 from lgseg_ros.training.dataset import load_dataset, read_description
+from lgseg_ros.training.parallel import own_device
 from lgseg_ros.training.runs import load_run, read_log, versions
 from lgseg_ros.training.words import WordSampler
 from lgseg_ros.vocabulary.bank import load_npz_bank
@@ -65,7 +66,7 @@ def parse(argv=None):
     parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 on (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=24, help='default: %(default)s')
     parser.add_argument('--crop', default='256x352', metavar='HxW', help='default: %(default)s')
-    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    parser.add_argument('--device', default='auto', help='default: %(default)s')
     parser.add_argument('--unseen', default='', metavar='LIST', help='classes whose labels no training sees')
     parser.add_argument('--names', default=NAMES, help='other words to measure with; empty: none (default: %(default)s)')
     parser.add_argument('--runs', default='runs/ablation', metavar='DIR', help='of the trainings (default: %(default)s)')
@@ -181,7 +182,7 @@ def write(arguments, rest, table, cost):
     results.mkdir(parents=True, exist_ok=True)
     table = [{**row, **cost.get(row['head'], {})} for row in table]
     settings = {'data': read_description(arguments.data).name, 'epochs': arguments.epochs, 'crop': arguments.crop,
-                'device': arguments.device, 'unseen': arguments.unseen, 'names': arguments.names, 'more': portable(' '.join(rest)),
+                'device': own_device(arguments.device).type, 'unseen': arguments.unseen, 'names': arguments.names, 'more': portable(' '.join(rest)),
                 'machine': platform.machine(), 'versions': versions()}
     (results / f'{arguments.name}.json').write_text(json.dumps({'settings': settings, 'rows': table}, indent=2) + '\n')
     (results / f'{arguments.name}.md').write_text(markdown(settings, table))

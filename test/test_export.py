@@ -131,4 +131,5 @@ def test_the_card_tells_nothing_of_this_machine():
 
 def test_shipped_weights_agree_with_torch(weights):
     """The exact answer interpolates every class everywhere; the graph does so where it is needed."""
-    assert compare(load_segmenter(weights), weights) >= 0.995
+    same, exact = compare(load_segmenter(weights), weights)
+    assert same >= 0.999 and exact >= 0.995

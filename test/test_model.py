@@ -145,6 +145,16 @@ def test_mixed_precision_keeps_the_cosines_fine():
     assert len(coarse.unique()) > 0.9 * coarse.numel()
 
 
+@pytest.mark.parametrize('head', HEADS)
+def test_mixed_precision_learns(head):
+    model = build(head).train()
+    images, embeddings = inputs()
+    output = Step(model, torch.bfloat16)(images, embeddings)
+    assert output.logits.dtype == output.auxiliary.dtype == torch.float32
+    (output.logits.std() + output.auxiliary.std()).backward()
+    assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_baselines_learn_nothing_on_the_text_side():
     for head in ('lseg', 'denseclip'):
         model = build(head)

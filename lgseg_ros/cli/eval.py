@@ -35,7 +35,7 @@ def add_arguments(parser):
     parser.add_argument('--engine', choices=ENGINES, default=ENGINES[0],
                         help='onnxruntime: as shipped; torch: exact interpolation (default: %(default)s; with --run: torch)')
     parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
-    parser.add_argument('--device', default='cpu', help='of the torch engine: cpu, cuda (default: %(default)s)')
+    parser.add_argument('--device', default='auto', help='of the torch engine: auto, cpu, cuda (default: %(default)s)')
     parser.add_argument('--json', metavar='FILE', help='write the figures there too')
 
 
@@ -108,6 +108,8 @@ def _torch_run(arguments):
 def _torch(model, device):
     import torch
 
+    from ..training.parallel import own_device
     from ..training.predict import torch_predictor
+    device = own_device(device)
     model = model.to(device, memory_format=torch.channels_last)
     return lambda wording: torch_predictor(model, torch.from_numpy(wording.vectors).to(device), wording.row_class)

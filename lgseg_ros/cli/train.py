@@ -6,9 +6,9 @@ run.json; "lgseg export --run OUT" makes weights of it.
 
 Examples:
   lgseg train --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz --out runs/street
-  lgseg train --data a --data b --val a --bank BANK.npz --out runs/ab --device cuda --batch 32 --crop 512x768
+  lgseg train --data a --data b --val a --bank BANK.npz --out runs/ab --batch 32 --crop 512x768
   lgseg train --data DIR --bank BANK.npz --out RUN --init lgseg_lite0 --epochs 20 --lr 5e-4     (fine-tuning)
-  torchrun --nproc-per-node 4 -m lgseg_ros.cli.main train --data DIR --bank BANK.npz --out RUN --device cuda
+  torchrun --nproc-per-node 4 -m lgseg_ros.cli.main train --data DIR --bank BANK.npz --out RUN
 """
 
 import argparse
@@ -18,6 +18,8 @@ import shlex
 import sys
 import time
 from pathlib import Path
+
+import cv2
 
 
 def add_arguments(parser):
@@ -33,8 +35,9 @@ def add_arguments(parser):
     _add_recipe(parser.add_argument_group('recipe'))
     _add_network(parser.add_argument_group('network'))
     machine = parser.add_argument_group('machine')
-    machine.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: %(default)s)')
-    machine.add_argument('--loaders', type=int, help='threads that make batches (default: 1; cuda: up to 12)')
+    machine.add_argument('--device', default='auto', help='auto (a GPU where torch sees one), cpu, cuda or cuda:N '
+                                                          '(default: %(default)s)')
+    machine.add_argument('--loaders', type=int, help='threads that make batches (default: 1; on a GPU one a core, up to 12)')
     machine.add_argument('--until', type=int, metavar='EPOCH', help='stop after this epoch; the schedule stays that of --epochs')
 
 
@@ -110,8 +113,11 @@ def make_trainer(arguments, device):
     datasets = [load_dataset(folder, arguments.split) for folder in arguments.data]
     if config.unseen:
         datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
+    loaders = arguments.loaders or default_loaders(device)
+    if loaders > 1:
+        cv2.setNumThreads(1)   # else each of them brings as many again
     return Trainer(datasets, _validation(arguments), bank, config, start.config if start else model_config, device,
-                   arguments.loaders or default_loaders(device), start)
+                   loaders, start)
 
 
 def _start(spec, bank):

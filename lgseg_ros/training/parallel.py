@@ -16,11 +16,16 @@ def rank_and_world():
 
 
 def own_device(name):
-    """The torch device of this process: with several, 'cuda' means each its own GPU.
+    """The torch device of this process: with several, 'cuda' means each its own GPU; 'auto' is a GPU where there is one.
 
     Raises ValueError when there is no such device here.
     """
-    device = torch.device(name)
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'--device {name!r} is none that torch knows; give auto, cpu, cuda or cuda:N') from error
     if device.type == 'cuda':
         if not torch.cuda.is_available():
             raise ValueError(f'--device {name}: torch sees no CUDA device; give --device cpu, or install a CUDA build')
@@ -30,6 +35,7 @@ def own_device(name):
             raise ValueError(f'--device {device}: there are {torch.cuda.device_count()} GPUs here; '
                              'start at most that many processes a machine')
         torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True   # crops are of one size: the fastest convolution is worth a search
     return device
 
 
