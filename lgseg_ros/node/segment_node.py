@@ -2,7 +2,9 @@
 
 import time
 from dataclasses import fields, replace
+from functools import partial
 
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -43,6 +45,7 @@ class SegmentNode(LifecycleNode):
         self._active = False
         self.last_error = ''
         self._diagnostics = Diagnostics(self)
+        self._survive_bad_transitions()
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, 'add_post_set_parameters_callback'):
             self.add_post_set_parameters_callback(self._apply_parameters)
@@ -50,6 +53,20 @@ class SegmentNode(LifecycleNode):
     def start(self):
         """Configure and activate, as autostart does.  Returns whether both succeeded."""
         return all(step() == TransitionCallbackReturn.SUCCESS for step in (self.trigger_configure, self.trigger_activate))
+
+    def _survive_bad_transitions(self):
+        """Refuse a transition that the present state does not allow: rclpy raises, which would end the process."""
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                service.callback = partial(self._change_state, service.callback)
+
+    def _change_state(self, change, request, response):
+        try:
+            return change(request, response)
+        except RuntimeError as error:   # rclpy's RCLError; what goes wrong within a transition never gets here
+            self.get_logger().error(f'transition {request.transition.id} refused while {self.state_label()}: {error}')
+            response.success = False
+            return response
 
     # --- transitions: an exception in one is swallowed by rcl, so each says what failed and returns FAILURE
 
