@@ -11,6 +11,7 @@ from .images import ImageError, check_size, image_message
 
 UNLABELLED = 255
 JPEG = b'\xff\xd8'
+MOST_PIXELS_A_BYTE = 10_000   # no JPEG or PNG packs more
 MOST_SEGMENTS = 1000   # before a JPEG's frame; an endless header must not hold the thread
 # One record of Autoware's segmentation_pointcloud_fusion: id, then how many pixels it runs (row-major, native order).
 RUN = np.dtype([('id', np.uint8), ('length', np.int32)])
@@ -55,6 +56,8 @@ def frame_from_compressed(message):
     if size is None:
         raise ImageError(f'{told} is neither JPEG nor PNG: have the camera publish one of these')
     check_size(*size)
+    if size[0] * size[1] > MOST_PIXELS_A_BYTE * len(data):   # a few bytes would otherwise hold the thread for seconds
+        raise ImageError(f'{told} is damaged: it is too short for {size[1]}x{size[0]} pixels')
     # Some versions of OpenCV fill what is missing of a cut JPEG with grey, which would be segmented as if it were seen.
     whole = data[:2] != JPEG or b'\xff\xd9' in data
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
