@@ -82,7 +82,7 @@ def load_weights(spec=DEFAULT_WEIGHTS):
         card = _of_kind(dict, json.loads(path.with_suffix('.json').read_text()))
     except FileNotFoundError as error:
         raise WeightsError(f'{error.filename} is missing beside {path}; copy the whole set of files') from error
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise WeightsError(f'weights file {path} is damaged or not of lgseg ({error}); copy it again') from error
     return Weights(path, card, bank, file_sha256(path), (matrix, bias))
 
