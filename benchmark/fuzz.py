@@ -1,0 +1,227 @@
+"""Feed the node's readers with random and mutated messages and requests, and count what comes out.
+
+    python benchmark/fuzz.py                 (after: source scripts/activate.sh)
+    python benchmark/fuzz.py --cases 1000000 --seed 7
+
+Everything runs in this process, without DDS: pictures, compressed pictures (mutated from real JPEG and PNG files),
+vocabulary requests through the real node's service handlers, class texts, and run lengths. Only the documented
+errors (ImageError, VocabularyError, a refusing answer) may come out; anything else ends the run with exit code 1 and
+the number of the case, which --seed and --only repeat.
+"""
+
+import argparse
+import gc
+import os
+import random
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from sensor_msgs.msg import CompressedImage, Image
+
+from lgseg_ros.node.encodings import frame_from_compressed, run_lengths
+from lgseg_ros.node.images import ImageError, VIEWED, frame_as_bgr, frame_from_image
+from lgseg_ros.node.segment_node import SegmentNode
+from lgseg_ros.srv import GetVocabulary, SetVocabulary
+from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_classes
+
+SHARES = {'pictures': 0.4, 'compressed': 0.2, 'class texts': 0.2, 'requests': 0.15, 'run lengths': 0.05}
+NUMBERS = (0, 1, 2, 3, 7, 8, 31, 64, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
+ODD_TEXT = ('', '=', '|', '||', '=|', ' ', '\t', '_', '\x07', '\u202e', '\u200d', '🚗', 'שלום', 'İ', 'ß', 'ﬁ', '\0', '%s', '{}',
+            '../../x', '$(x)', 'NaN', 'x' * 101, 'x' * 30_000, '\ud83d', '\uffff')
+WORDS = ('road', 'car', 'sky', 'tree', 'traffic light', 'Person', 'pole', 'grass')
+SLOW_S = 20.0     # a single case that takes longer hangs, even on a busy machine
+
+
+class Fuzz:
+    """Makes cases from a seed and checks what they bring."""
+
+    def __init__(self, seed):
+        self.seed, self.counts = seed, Counter()
+        self.pictures = [(kind, cv2.imencode(kind, make(h, w))[1].tobytes()) for kind in ('.jpg', '.png')
+                         for h, w in ((8, 8), (48, 64), (33, 127)) for make in (noise, ramp)]
+        self.node = SegmentNode('fuzz', parameter_overrides=[
+            rclpy.parameter.Parameter('threads', value=1), rclpy.parameter.Parameter('autostart', value=False)])
+        self.node.get_logger().set_level(rclpy.logging.LoggingSeverity.FATAL)
+        self.node.trigger_configure()
+        self.kinds = {'pictures': self.picture, 'compressed': self.compressed, 'class texts': self.class_text,
+                      'requests': self.request, 'run lengths': self.run_length}
+
+    def close(self):
+        self.node.close()
+
+    def run(self, kind, case):
+        """One case; counts its outcome.  Raises whatever a reader should not."""
+        began = time.monotonic()
+        outcome = self.kinds[kind](random.Random(f'{self.seed} {kind} {case}'))
+        self.counts[kind, outcome] += 1
+        assert time.monotonic() - began < SLOW_S, f'took {time.monotonic() - began:.1f} s'
+
+    # --- what is fed, and what must hold of what comes out
+
+    def picture(self, rng):
+        height, width = rng.randint(1, 40), rng.randint(1, 40)
+        encoding = rng.choice((*VIEWED, *VIEWED, *VIEWED, 'mono16', 'bayer_rggb8', 'yuv422', *ODD_TEXT[:4]))
+        step = width * VIEWED.get(encoding, ('', 3))[1] + rng.choice((0, 0, 0, 1, 13))
+        fields = {'height': height, 'width': width, 'encoding': encoding, 'step': step,
+                  'data': rng.randbytes(height * step), 'is_bigendian': rng.choice((0, 1, 255))}
+        for name in rng.sample(('height', 'width', 'step', 'data', 'encoding'), rng.choice((0, 0, 1, 1, 2, 5))):
+            fields[name] = (rng.randbytes(rng.choice((0, 1, 100, 5000))) if name == 'data' else
+                            rng.choice(ODD_TEXT).encode('utf-8', 'replace').decode() if name == 'encoding' else
+                            rng.choice((*NUMBERS, rng.randrange(2**32))))
+        try:
+            frame = frame_from_image(Image(**fields))
+        except ImageError as error:
+            assert 10 < len(str(error)) < 800, str(error)
+            return 'refused'
+        assert frame.pixels.shape[:2] == (fields['height'], fields['width']) and frame.pixels.dtype == np.uint8
+        assert frame_as_bgr(frame).shape == (fields['height'], fields['width'], 3)
+        return 'read'
+
+    def compressed(self, rng):
+        kind, data = rng.choice(self.pictures)
+        data = mutate(rng, data) if rng.random() < 0.9 else rng.randbytes(rng.choice((0, 1, 30, 3000)))
+        try:
+            frame = frame_from_compressed(CompressedImage(format=rng.choice((kind, '', 'x' * 500)), data=data))
+        except ImageError as error:
+            assert 10 < len(str(error)) < 800, str(error)
+            return 'refused'
+        assert frame.pixels.ndim == 3 and frame.pixels.dtype == np.uint8 and frame.pixels.size < 3 * 2**26 + 1
+        return 'read'
+
+    def class_text(self, rng):
+        texts = [class_text(rng) for _ in range(rng.choice((0, 1, 1, 2, 5, 300)))]
+        try:
+            specs = parse_classes(texts)
+        except VocabularyError as error:
+            assert 10 < len(str(error)) < 800, str(error)
+            return 'refused'
+        assert [parse_class(str(spec)) for spec in specs] == list(specs), specs   # what is told can be given again
+        return 'parsed'
+
+    def request(self, rng):
+        request = SetVocabulary.Request(
+            classes=[class_text(rng) for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 40)))],
+            preset=rng.choice(('', '', '', 'camvid', 'nav2', 'autoware', *ODD_TEXT)),
+            threshold=rng.choice((-1.0, 0.0, 0.5, 1.0, 1.5, float('nan'), float('inf'), -float('inf'))))
+        before = self.node.vocabulary.current
+        answer = self.node._set_vocabulary(request, SetVocabulary.Response())
+        now = self.node._get_vocabulary(GetVocabulary.Request(), GetVocabulary.Response())
+        assert 10 < len(answer.message) < 1500, answer.message
+        assert (list(answer.names), list(answer.ids), answer.version) == (list(now.names), list(now.ids), now.version)
+        if not answer.success:
+            assert self.node.vocabulary.current is before and 'nothing was changed' in answer.message
+            return 'refused'
+        assert now.version == before.version + 1 and 0 <= now.threshold <= 1
+        assert len(set(answer.ids)) == len(answer.ids) == len(answer.names) and max(answer.ids) < 255
+        return 'accepted'
+
+    def run_length(self, rng):
+        shape = rng.randint(1, 50), rng.randint(1, 50)
+        ids = np.frombuffer(rng.randbytes(shape[0] * shape[1]), np.uint8).reshape(shape)
+        ids = ids if rng.random() < 0.3 else ids // rng.choice((16, 64, 128, 255))
+        records = list(struct.iter_unpack('=Bi', run_lengths(ids)))
+        decoded = np.repeat([i for i, _ in records], [length for _, length in records])
+        assert np.array_equal(decoded, np.where(ids == 255, 0, ids).ravel())
+        return 'round trips'
+
+
+def noise(height, width):
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def ramp(height, width):
+    return np.dstack([np.add.outer(np.arange(height), np.arange(width)).astype(np.uint8)] * 3)
+
+
+def mutate(rng, data):
+    """Flip, cut, repeat, insert; more often near the head, where the structure is."""
+    data = bytearray(data)
+    for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
+        at = rng.randrange(min(len(data), rng.choice((40, 700, len(data))))) if data else 0
+        way = rng.randrange(5)
+        if way == 0 and data:
+            data[at] ^= 1 << rng.randrange(8)
+        elif way == 1 and data:
+            data[at:at + 4] = struct.pack('>I', rng.choice(NUMBERS))
+        elif way == 2:
+            del data[at:at + rng.choice((1, 10, 10**6))]
+        elif way == 3:
+            data[at:at] = rng.randbytes(rng.choice((1, 4, 300)))
+        else:
+            data[at:at] = data[at:at + rng.choice((2, 50, 500))]
+    return bytes(data)
+
+
+def class_text(rng):
+    """Something like name=phrase|phrase, seldom a good one."""
+    def part():
+        return ''.join(rng.choice(WORDS if rng.random() < 0.7 else ODD_TEXT) for _ in range(rng.choice((1, 1, 1, 2))))
+    if rng.random() < 0.5:
+        return rng.choice(WORDS)
+    text = part()
+    if rng.random() < 0.5:
+        text += '=' + '|'.join(part() for _ in range(rng.choice((0, 1, 1, 2, 3, 300))))
+    return text
+
+
+def resident_mb():
+    """Memory of this process that is in use."""
+    gc.collect()
+    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+
+def fuzz(cases, seed=0, only=None, show=lambda done: None):
+    """Run `cases` in all.  Returns (counts {(kind, outcome): n}, growth in MB after the first tenth).
+
+    Raises AssertionError that names the case which brought something undocumented.
+    """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)   # it tells of every damaged PNG
+    runner, done, start_mb = Fuzz(seed), 0, None
+    shares = {kind: round(cases * share) for kind, share in SHARES.items() if only in (None, kind)}
+    try:
+        for tenth in range(10):
+            for kind, number in shares.items():
+                for case in range(tenth * number // 10, (tenth + 1) * number // 10):
+                    try:
+                        runner.run(kind, case)
+                    except Exception as error:
+                        raise AssertionError(f'{kind}, case {case} of seed {seed}: {type(error).__name__}: {error}') from error
+                    done += 1
+            start_mb = start_mb or resident_mb()
+            show(done)
+    finally:
+        runner.close()
+    return runner.counts, resident_mb() - start_mb
+
+
+def main():
+    """Parse the command line, run, print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cases', type=int, default=100_000, help='in all (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--only', choices=SHARES, help='one kind of input')
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    rclpy.init()
+    try:
+        counts, growth = fuzz(arguments.cases, arguments.seed, arguments.only,
+                              lambda done: print(f'{done} cases, {time.monotonic() - began:.0f} s', file=sys.stderr))
+    except AssertionError as error:
+        print(f'FOUND: {error}')
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    for (kind, outcome), number in sorted(counts.items()):
+        print(f'{kind:>12}  {outcome:<12} {number:>9,}')
+    print(f'{sum(counts.values()):,} cases, nothing undocumented; memory grew by {growth:.1f} MB')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
