@@ -87,6 +87,15 @@ def test_rows_of_one_class_add_up():
         assert ((confidence / 255 - wanted).abs() < 0.003).all()
 
 
+def test_confidence_between_two_classes_falls_to_a_half():
+    """As the softmax of the interpolated logits has it: a row that wins at two corners of a cell counts once."""
+    logits = torch.tensor([[3.0, -3.0], [-3.0, 3.0]])[None, :, None].expand(1, 2, 4, 2)
+    ids, confidence = label_image(logits, torch.tensor([0, 1]), NO_THRESHOLD)
+    full = F.interpolate(logits, scale_factor=4, mode='bilinear', align_corners=False)
+    torch.testing.assert_close(confidence[0] / 255, full.softmax(dim=1).amax(dim=1)[0], atol=0.003, rtol=0)
+    assert (ids[0, :, 3] == 0).all() and (ids[0, :, 4] == 1).all()
+
+
 def test_one_row_is_certain():
     ids, confidence = label_image(torch.randn(1, 1, 4, 5), torch.tensor([42]), NO_THRESHOLD)
     assert (ids == 42).all() and (confidence == 255).all()

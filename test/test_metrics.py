@@ -85,10 +85,13 @@ def test_boundary_f1_by_hand():
 
 def test_boundaries_towards_void_do_not_count():
     """Nobody knows where the thing ends there: a mask that fills it is neither right nor wrong."""
-    label = np.full((20, 20), VOID)
-    label[5:15, 5:15] = 0
-    figures = summary(label, np.zeros((20, 20), int))
-    assert figures['pixel_accuracy'] == 100 and figures['boundary_f1'] == 0
+    label = np.full((20, 30), VOID)
+    label[:15, :10], label[:15, 10:20] = 0, 1
+    guess = np.ones((20, 30), int)
+    guess[:, :10] = 0
+    assert summary(label, guess)['boundary_f1'] == 100
+    guess[:, 5:10] = 1
+    assert summary(label, guess)['boundary_f1'] == 0, 'along the void both sides would agree'
 
 
 def test_nothing_labelled_is_no_division_by_zero():
