@@ -32,8 +32,8 @@ from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_cla
 
 SHARES = {'pictures': 0.4, 'compressed': 0.2, 'class texts': 0.2, 'requests': 0.15, 'run lengths': 0.05}
 NUMBERS = (0, 1, 2, 3, 7, 8, 31, 64, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
-ODD_TEXT = ('', '=', '|', '||', '=|', ' ', '\t', '_', '\x07', '\u202e', '\u200d', '🚗', 'שלום', 'İ', 'ß', 'ﬁ', '\0', '%s', '{}',
-            '../../x', '$(x)', 'NaN', 'x' * 101, 'x' * 30_000, '\ud83d', '\uffff')
+ODD_TEXT = ('', '=', '|', '||', '=|', ' ', '\t', '_', '\x07', '\u202e', '\u200d', '🚗', 'שלום', 'İ', 'ß', 'ﬁ', '\0', '%s',
+            '{}', '../../x', '$(x)', 'NaN', 'x' * 101, 'x' * 30_000, '\ud83d', '\uffff')
 WORDS = ('road', 'car', 'sky', 'tree', 'traffic light', 'Person', 'pole', 'grass')
 SLOW_S = 20.0     # a single case that takes longer hangs, even on a busy machine
 
@@ -191,7 +191,8 @@ def fuzz(cases, seed=0, only=None, show=lambda done: None):
                     try:
                         runner.run(kind, case)
                     except Exception as error:
-                        raise AssertionError(f'{kind}, case {case} of seed {seed}: {type(error).__name__}: {error}') from error
+                        what = f'{type(error).__name__}: {error}'
+                        raise AssertionError(f'{kind}, case {case} of seed {seed}: {what}') from error
                     done += 1
             start_mb = start_mb or resident_mb()
             show(done)

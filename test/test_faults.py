@@ -178,6 +178,15 @@ def test_repaired_files(managed, street):
     assert managed.change(Transition.TRANSITION_DEACTIVATE) and managed.change(Transition.TRANSITION_CLEANUP)
 
 
+@fault('Lifecycle', 'a transition that the state does not allow, or that does not exist',
+       'refused and said; the state stays and the process lives')
+def test_transitions_that_are_not_allowed(managed):
+    for transition in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP, 99, 255):
+        assert not managed.change(transition)
+        assert managed.state() == State.PRIMARY_STATE_UNCONFIGURED
+    wait_until(lambda: 'transition 99 refused while unconfigured' in managed.process.log, 'the reason in the log')
+
+
 @fault(FILES, 'weights deleted from the disk while the node runs', 'masks and words go on')
 def test_deleted_while_running(managed, street):
     managed.heal()
@@ -246,7 +255,8 @@ def test_one_cache_for_all(tmp_path):
     assert answer_of(add_to_cache(tmp_path, 'four'))[4] == '80'
 
 
-@fault(FILES, 'a disk that is full', 'one warning; the words are known until the process ends; the cache stays readable')
+@fault(FILES, 'a disk that is full',
+       'one warning; the words are known until the process ends; the cache stays readable')
 def test_a_full_disk(tmp_path):
     assert answer_of(add_to_cache(tmp_path, 'before'))[:3] == ['True', 'True', '20']
     assert answer_of(add_to_cache(tmp_path, 'full', 2000))[:4] == ['False', 'False', '20', '1']
@@ -302,7 +312,8 @@ class Bench:
 
     def __enter__(self):
         wait_until(self.camera.is_watched, 'the peer')
-        wait_until(lambda: all(self.peer.node.count_publishers(f'/bench/{name}') for name in ('mask', 'confidence')), 'topics')
+        wait_until(lambda: all(self.peer.node.count_publishers(f'/bench/{name}') for name in ('mask', 'confidence')),
+                   'topics')
         time.sleep(0.3)
         return self
 
@@ -340,7 +351,8 @@ def test_the_engine_fails_once(engine, weights, error):
         wait_until(lambda: len(bench.peer.masks) >= 3, 'masks')
 
 
-@fault(ENGINE, 'text rows that do not fit the network', 'each frame fails with what ONNX Runtime says; the right rows mend it')
+@fault(ENGINE, 'text rows that do not fit the network',
+       'each frame fails with what ONNX Runtime says; the right rows mend it')
 def test_rows_that_do_not_fit(engine, weights):
     with Bench(engine, weights) as bench:
         good = bench.words.current
@@ -350,7 +362,8 @@ def test_rows_that_do_not_fit(engine, weights):
         assert bench.frame()
 
 
-@fault(ENGINE, 'an engine that hangs when the node is told to stop', 'stop returns in time and says so; nothing is published after')
+@fault(ENGINE, 'an engine that hangs when the node is told to stop',
+       'stop returns in time and says so; the thread ends without an error once the engine returns')
 def test_an_engine_that_hangs(engine, weights):
     with Bench(FailingEngine(engine, {2: lambda: time.sleep(2)}), weights) as bench:
         assert bench.frame()
@@ -369,3 +382,18 @@ def test_the_engine_always_fails(engine, weights):
         assert not any(bench.frame() for _ in range(50))
         assert bench.camera.failed == 50
         assert 1 <= len(bench.log.errors) <= 1 + (time.monotonic() - began) / 5
+
+
+@pytest.mark.slow
+@fault('All mixed', 'two cameras, changing words and a fault a second (benchmark/soak.py, 20 s here, minutes by hand)',
+       'no mask that LabelInfo does not explain, every request answered, the node lives and ends with code 0')
+def test_a_short_soak(tmp_path):
+    soak = Path(__file__).resolve().parents[1] / 'benchmark' / 'soak.py'
+    run = subprocess.run([sys.executable, str(soak), '--minutes', '0.33', '--fault-every', '1', '--json',
+                          str(tmp_path / 'soak.json')], capture_output=True, text=True, timeout=110)
+    result = json.loads((tmp_path / 'soak.json').read_text())
+    # Memory is not judged here: 20 s are within the warm-up.
+    assert (result['mismatches'], result['wrong_or_no_answers'], result['exit_code']) == (0, 0, 0), run.stderr[-3000:]
+    assert result['node_lives'] and result['faults'] >= 10 and result['vocabulary_changes'] >= 10
+    assert all(camera['masks'] > 10 for camera in result['cameras'].values())
+    assert sum(camera['failed'] for camera in result['cameras'].values()) > 0   # the faults did arrive

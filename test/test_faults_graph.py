@@ -45,7 +45,8 @@ def said(peer, text):
                if status.name == '/graph: camera')
 
 
-@fault(CAMERAS, 'a camera that sends nothing (0 Hz)', 'diagnostics: WARN "no pictures on /image"; then it works at once')
+@fault(CAMERAS, 'a camera that sends nothing (0 Hz)',
+       'diagnostics: WARN "no pictures on /image"; then it works at once')
 def test_a_silent_camera(peer, small):
     wait_until(lambda: said(peer, 'no pictures on /image'), 'the warning')
     assert peer.mask_of(small)

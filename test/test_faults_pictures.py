@@ -38,7 +38,8 @@ def assert_recovered(lanes, good, key):
     assert lanes.process.process.poll() is None
 
 
-@fault_rows(PICTURES, 'key, reason', [(broken, f'diagnostics: "{reason}"', broken, reason) for broken, reason, _ in REFUSED])
+@fault_rows(PICTURES, 'key, reason', [(broken, f'diagnostics: "{reason}"', broken, reason)
+                                      for broken, reason, _ in REFUSED])
 def test_a_corrupt_picture_is_named(raw_pictures, key, reason):
     lanes, good = raw_pictures
     said = lanes.lanes[key].status(lanes.peer.diagnostics, reason)
@@ -69,7 +70,8 @@ def test_bytes_that_are_no_message_do_nothing(raw_pictures, key):
     assert_recovered(lanes, good, key)
 
 
-@fault(PICTURES, 'all of the above at once', 'other cameras notice nothing; peak memory stays below 700 MB; the log is throttled')
+@fault(PICTURES, 'all of the above at once',
+       'other cameras notice nothing; peak memory stays below 700 MB; the log is throttled')
 def test_nothing_was_allocated_for_promises(raw_pictures):
     lanes, _ = raw_pictures
     peak = counters(lanes.peer, 'peak_memory_mb', '/pictures')[-1]
@@ -102,7 +104,8 @@ def test_a_corrupt_compressed_picture_is_named(compressed_pictures, key, reason)
     assert_recovered(lanes, good, key)
 
 
-@fault_rows(COMPRESSED, 'key, message', [(broken, seen, broken, message) for broken, seen, message in COMPRESSED_ACCEPTED])
+@fault_rows(COMPRESSED, 'key, message', [(broken, seen, broken, message)
+                                         for broken, seen, message in COMPRESSED_ACCEPTED])
 def test_an_odd_compressed_picture_is_segmented(compressed_pictures, key, message):
     lanes, good = compressed_pictures
     mask = lanes.lanes[key].mask_for(message)

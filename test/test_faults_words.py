@@ -75,8 +75,10 @@ ACCEPTED = [
     ('a NUL in a name', 'the name ends there, as ROS strings do', {'classes': ['sky\0evil']}, ['sky']),
     ('spaces and capitals', 'the name as written, less outer spaces', {'classes': ['  SKY  ']}, ['SKY']),
     ('the same phrase twice in two classes', 'both names', {'classes': ['one=road', 'two=road']}, ['one', 'two']),
-    ('a threshold that is no number', 'the threshold stays', {'classes': ['road'], 'threshold': float('nan')}, ['road']),
-    ('a threshold of minus infinity', 'the threshold stays', {'classes': ['road'], 'threshold': -float('inf')}, ['road']),
+    ('a threshold that is no number', 'the threshold stays',
+     {'classes': ['road'], 'threshold': float('nan')}, ['road']),
+    ('a threshold of minus infinity', 'the threshold stays',
+     {'classes': ['road'], 'threshold': -float('inf')}, ['road']),
 ]
 
 
@@ -203,7 +205,8 @@ def unexplained(masks, labels):
     return wrong
 
 
-@fault(WORDS, 'more than 255 names in one run', 'the 256th is refused and says to restart; names known before still work')
+@fault(WORDS, 'more than 255 names in one run',
+       'the 256th is refused and says to restart; names known before still work')
 def test_ids_run_out(peer, small):
     for n in range(40):
         answer = peer.set_vocabulary([f'name {n} {i}=road' for i in range(10)])

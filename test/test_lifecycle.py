@@ -13,7 +13,8 @@ CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEA
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 UNCONFIGURED, INACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE
 ACTIVE, FINALIZED = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_FINALIZED
-SHUTDOWN = {UNCONFIGURED: Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, INACTIVE: Transition.TRANSITION_INACTIVE_SHUTDOWN,
+SHUTDOWN = {UNCONFIGURED: Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+            INACTIVE: Transition.TRANSITION_INACTIVE_SHUTDOWN,
             ACTIVE: Transition.TRANSITION_ACTIVE_SHUTDOWN}
 
 
@@ -23,7 +24,8 @@ class Manager:
     def __init__(self, peer, name='managed'):
         self.peer, self.events = peer, []
         self._clients = {kind: peer.node.create_client(kind, f'/{name}/{service}') for kind, service in (
-            (ChangeState, 'change_state'), (GetState, 'get_state'), (GetAvailableTransitions, 'get_available_transitions'))}
+            (ChangeState, 'change_state'), (GetState, 'get_state'),
+            (GetAvailableTransitions, 'get_available_transitions'))}
         peer.node.create_subscription(TransitionEvent, f'/{name}/transition_event', self.events.append, 10)
         wait_until(lambda: all(client.service_is_ready() for client in self._clients.values()), 'lifecycle services')
 

@@ -19,8 +19,8 @@ CONFIG = Path(__file__).resolve().parents[1] / 'config'
 # The layer's own subscriptions: sensor data with depth 50, and latched labels with depth 5.
 SENSOR = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 LABELS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-AUTOWARE = ('UNKNOWN', 'BUILDING', 'WALL', 'OBSTACLE', 'TRAFFIC_LIGHT', 'TRAFFIC_SIGN', 'PERSON', 'VEHICLE', 'BIKE', 'ROAD',
-            'SIDEWALK', 'ROAD_PAINT', 'CURBSTONE', 'CROSSWALK', 'VEGETATION', 'SKY')
+AUTOWARE = ('UNKNOWN', 'BUILDING', 'WALL', 'OBSTACLE', 'TRAFFIC_LIGHT', 'TRAFFIC_SIGN', 'PERSON', 'VEHICLE', 'BIKE',
+            'ROAD', 'SIDEWALK', 'ROAD_PAINT', 'CURBSTONE', 'CROSSWALK', 'VEGETATION', 'SKY')
 
 
 def example(name):
@@ -39,7 +39,8 @@ class Layer:
 
     def __init__(self, node, source, prefix):
         """source: the layer's parameters of one observation source; prefix: the node's name in place of /lgseg."""
-        self.costs = {name: source[kind]['max_cost'] for kind in source['class_types'] for name in source[kind]['classes']}
+        self.costs = {name: source[kind]['max_cost'] for kind in source['class_types']
+                      for name in source[kind]['classes']}
         self.names, self.ignored, self.owners = {}, [], {}
         self.masks, self.confidences = {}, {}
         topics = {key: source[key].replace('/lgseg', prefix, 1)
@@ -193,7 +194,8 @@ def test_the_autoware_example_runs(street):
         peer.node.create_subscription(Image, '/awnode/camera0/mask/run_length', runs.append, RELIABLE)
         peer.connect(process)
         wait_until(lambda: runs or (peer.send(street[0]) and None), 'run lengths')
-        ids = np.concatenate([np.full(length, i, np.uint8) for i, length in struct.iter_unpack('=Bi', bytes(runs[0].data))])
+        records = list(struct.iter_unpack('=Bi', bytes(runs[0].data)))
+        ids = np.repeat(np.array([i for i, _ in records], np.uint8), [length for _, length in records])
         ids = ids.reshape(runs[0].height, runs[0].width)
         assert ids.shape == street[1].shape and ids.max() < len(AUTOWARE)
         deleted = np.isin(ids, [i for i, name in enumerate(AUTOWARE) if targets[name]])
