@@ -62,14 +62,17 @@ def parse(argv=None):
                                      epilog='Any other option is handed to "lgseg train": --batch, --lr, --blocks, ...')
     parser.add_argument('--data', required=True, metavar='DIR', help='trained on its train split, measured on val')
     parser.add_argument('--bank', required=True, metavar='NPZ')
-    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), metavar='H', help=f'of: {", ".join(HEADS)}')
+    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), metavar='H',
+                        help=f'of: {", ".join(HEADS)}')
     parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 on (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=24, help='default: %(default)s')
     parser.add_argument('--crop', default='256x352', metavar='HxW', help='default: %(default)s')
     parser.add_argument('--device', default='auto', help='default: %(default)s')
     parser.add_argument('--unseen', default='', metavar='LIST', help='classes whose labels no training sees')
-    parser.add_argument('--names', default=NAMES, help='other words to measure with; empty: none (default: %(default)s)')
-    parser.add_argument('--runs', default='runs/ablation', metavar='DIR', help='of the trainings (default: %(default)s)')
+    parser.add_argument('--names', default=NAMES,
+                        help='other words to measure with; empty: none (default: %(default)s)')
+    parser.add_argument('--runs', default='runs/ablation', metavar='DIR',
+                        help='of the trainings (default: %(default)s)')
     parser.add_argument('--results', default='benchmark/results', metavar='DIR', help='default: %(default)s')
     parser.add_argument('--name', default='ablation', help='of runs and results (default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=30, help='of timing; 0: none (default: %(default)s)')
@@ -81,7 +84,8 @@ def main(argv=None):
     arguments, rest = parse(argv)
     folder = Path(arguments.runs) / arguments.name
     # Seed by seed: after the first round there is a whole table, if with one seed.
-    entries = [Entry(head, seed, folder / f'{head}-seed{seed}') for seed in range(arguments.seeds) for head in arguments.heads]
+    entries = [Entry(head, seed, folder / f'{head}-seed{seed}')
+               for seed in range(arguments.seeds) for head in arguments.heads]
     for number, entry in enumerate(entries, 1):
         print(f'[{number}/{len(entries)}] {HEADS[entry.head][0]}, seed {entry.seed}: ', end='', flush=True)
         command = train_command(arguments, rest, entry)
@@ -96,7 +100,8 @@ def main(argv=None):
 
 def train_command(arguments, rest, entry):
     """The entry as a command line of lgseg, which anybody can run by itself."""
-    return ['train', '--data', arguments.data, '--bank', arguments.bank, '--out', str(entry.folder), '--seed', str(entry.seed),
+    return ['train', '--data', arguments.data, '--bank', arguments.bank,
+            '--out', str(entry.folder), '--seed', str(entry.seed),
             '--epochs', str(arguments.epochs), '--evaluate-every', str(arguments.epochs), '--crop', arguments.crop,
             '--device', arguments.device, *(['--unseen', arguments.unseen] if arguments.unseen else []),
             *HEADS[entry.head][1], *rest]
@@ -114,7 +119,8 @@ def rename(arguments, entry):
     """Measure a finished run with other words for its classes, once."""
     path = entry.folder / 'renamed.json'
     if not path.exists():
-        call(evaluation, ['eval', '--run', str(entry.folder), '--bank', arguments.bank, '--data', arguments.data, '--split', 'val',
+        call(evaluation,
+             ['eval', '--run', str(entry.folder), '--bank', arguments.bank, '--data', arguments.data, '--split', 'val',
                           '--device', arguments.device, '--names', arguments.names, '--json', str(path)])
 
 
@@ -182,7 +188,8 @@ def write(arguments, rest, table, cost):
     results.mkdir(parents=True, exist_ok=True)
     table = [{**row, **cost.get(row['head'], {})} for row in table]
     settings = {'data': read_description(arguments.data).name, 'epochs': arguments.epochs, 'crop': arguments.crop,
-                'device': own_device(arguments.device).type, 'unseen': arguments.unseen, 'names': arguments.names, 'more': portable(' '.join(rest)),
+                'device': own_device(arguments.device).type, 'unseen': arguments.unseen, 'names': arguments.names,
+                'more': portable(' '.join(rest)),
                 'machine': platform.machine(), 'versions': versions()}
     (results / f'{arguments.name}.json').write_text(json.dumps({'settings': settings, 'rows': table}, indent=2) + '\n')
     (results / f'{arguments.name}.md').write_text(markdown(settings, table))
@@ -195,7 +202,8 @@ def markdown(settings, table):
     """The table with the settings that all its rows share."""
     columns = [(title, key) for title, key in COLUMNS if key in table[0]]
     timed = 'cpu_ms' in table[0]
-    header = ['head', *(title for title, _ in columns), *(['M parameters', 'GMACs', 'CPU ms'] if timed else []), 'seeds']
+    header = ['head', *(title for title, _ in columns), *(['M parameters', 'GMACs', 'CPU ms'] if timed else []),
+              'seeds']
     lines = [' | '.join(header), ' | '.join('---' for _ in header)]
     for row in table:
         cells = [row['title'], *(show(row[key]) for _, key in columns)]
@@ -209,8 +217,8 @@ def markdown(settings, table):
     if 'renamed' in table[0]:
         notes.append(f'renamed: mIoU with other words, {settings["names"]}.')
     if timed:
-        notes.append(f'Parameters, multiply-accumulates and ONNX Runtime CPU milliseconds a picture of {table[0]["size"]} with '
-                     f'{table[0]["rows"]} text rows; all heads took turns in one run.')
+        notes.append('Parameters, multiply-accumulates and ONNX Runtime CPU milliseconds a picture of '
+                     f'{table[0]["size"]} with {table[0]["rows"]} text rows; all heads took turns in one run.')
     return '\n'.join([*(f'| {line} |' for line in lines), '', *notes, ''])
 
 

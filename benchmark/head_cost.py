@@ -62,5 +62,6 @@ def _session(model, embeddings, picture, path):
     session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     with torch.no_grad():
         rows = model.project_text(embeddings).numpy()
-    feeds = {'frames': picture[None], 'rows': rows, 'row_ids': np.arange(len(rows)), 'threshold': np.array(0, np.float32)}
+    feeds = {'frames': picture[None], 'rows': rows, 'row_ids': np.arange(len(rows)),
+             'threshold': np.array(0, np.float32)}
     return lambda: session.run(None, feeds)

@@ -18,13 +18,16 @@ from lgseg_ros.training.runs import read_log
 from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
 from lgseg_ros.vocabulary.text_space import TextSpace, space_of_weights
 
-FIGURES = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error', 'other_pixels', 'iou'}
+FIGURES = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error',
+           'other_pixels', 'iou'}
 
 
 def train_arguments(folder, out, **changes):
-    options = {'data': folder / 'data', 'bank': folder / 'bank.npz', 'out': out, 'backbone': SMALL.backbone, 'pretrained': 'none', 'crop': '64x96',
-               'batch': 2, 'warmup': 2, 'epochs': 2, 'lr': 0.005, **changes}
-    return ['train', *(str(word) for name, value in options.items() for word in (f'--{name}', value) if value is not None)]
+    options = {'data': folder / 'data', 'bank': folder / 'bank.npz', 'out': out,
+               'backbone': SMALL.backbone, 'pretrained': 'none', 'crop': '64x96',
+               'device': 'cpu', 'batch': 2, 'warmup': 2, 'epochs': 2, 'lr': 0.005, **changes}
+    given = [(f'--{name}', str(value)) for name, value in options.items() if value is not None]
+    return ['train', *(word for pair in given for word in pair)]
 
 
 @pytest.fixture(scope='module')
@@ -68,18 +71,17 @@ def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
 
 
 def test_train_options_reach_the_recipe(place, tmp_path):
-    extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3', '--data', str(place / 'data'),
-             '--distractors', '5', '--no-word-augmentation', '--evaluate-every', '9']
+    extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3',
+             '--data', str(place / 'data'), '--distractors', '5', '--no-word-augmentation', '--evaluate-every', '9']
     arguments = train_arguments(place, tmp_path / 'run', epochs=1)
     assert main([*arguments, *extra]) == 0
     state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
-    assert (state['model_config']['image_to_text'], state['model_config']['text_to_image'], state['model_config']['blocks']) == (
-        False, True, 1)
-    recipe = state['config']
-    assert (recipe['unseen'], recipe['seed'], recipe['height'], recipe['width'], recipe['max_distractors'], recipe['learning_rate'],
-            recipe['word_augmentation'], recipe['evaluate_every']) == (('car', 'tree'), 3, 64, 96, 5, 0.005, False, 9)
+    assert {'image_to_text': False, 'text_to_image': True, 'blocks': 1}.items() <= state['model_config'].items()
+    assert {'unseen': ('car', 'tree'), 'seed': 3, 'height': 64, 'width': 96, 'max_distractors': 5,
+            'learning_rate': 0.005, 'word_augmentation': False, 'evaluate_every': 9}.items() <= state['config'].items()
     assert [len(names) for names in state['classes']] == [9, 9]
-    assert set(read_log(tmp_path / 'run')[-1]['validation']['iou']) == set(NAMES), 'measured on all classes, the unseen too'
+    measured = read_log(tmp_path / 'run')[-1]['validation']['iou']
+    assert set(measured) == set(NAMES), 'all classes, the unseen too'
 
 
 def test_train_goes_on_from_weights(place, weights, tmp_path):
@@ -140,7 +142,8 @@ def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
         (tmp_path / 'run' / name).write_bytes((place / 'run' / name).read_bytes())
     assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path)]) == 1
     assert 'give --bank' in capsys.readouterr().err
-    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path), '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
+    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path),
+                 '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
                  '--data', str(place / 'data'), '--command', 'lgseg train']) == 0
     card = json.loads((tmp_path / 'run.json').read_text())
     assert (card['licence'], card['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
@@ -149,9 +152,11 @@ def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
 def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):
     """So that the node embeds new words with the same one."""
     bank = read_embeddings(place / 'bank.npz')
-    write_embeddings(tmp_path / 'bank.npz', replace(bank, space=TextSpace('ViT-L-14', 'laion', 'an image of a {}')))
-    assert main(['export', '--run', str(place / 'run'), '--bank', str(tmp_path / 'bank.npz'), '--out', str(tmp_path), '--name', 'large']) == 0
-    assert space_of_weights(load_weights(tmp_path / 'large.safetensors')) == TextSpace('ViT-L-14', 'laion', 'an image of a {}')
+    space = TextSpace('ViT-L-14', 'laion', 'an image of a {}')
+    write_embeddings(tmp_path / 'bank.npz', replace(bank, space=space))
+    assert main(['export', '--run', str(place / 'run'), '--bank', str(tmp_path / 'bank.npz'), '--out', str(tmp_path),
+                 '--name', 'large']) == 0
+    assert space_of_weights(load_weights(tmp_path / 'large.safetensors')) == space
 
 
 def test_a_baseline_is_measured_but_not_exported(place, tmp_path, capsys):
@@ -175,7 +180,8 @@ def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
     shipped = evaluate(tmp_path, '--weights', weights, *data)
     assert 'mIoU' in capsys.readouterr().out
     assert {'pictures': 2, 'split': 'val', 'data': 'data', 'distractors': 0}.items() <= shipped.items()
-    assert FIGURES <= set(shipped) and (shipped['engine'], torch['engine'], run['engine']) == ('onnxruntime', 'torch', 'torch')
+    assert FIGURES <= set(shipped)
+    assert [figures['engine'] for figures in (shipped, torch, run)] == ['onnxruntime', 'torch', 'torch']
     assert run['pixel_accuracy'] == read_log(place / 'run')[-1]['validation']['pixel_accuracy']
     for other in (torch, shipped):
         assert other['pixel_accuracy'] == pytest.approx(run['pixel_accuracy'], abs=0.5)
@@ -226,7 +232,8 @@ def test_segment_a_folder_of_pictures(place, weights, tmp_path, capsys):
         counts += np.bincount(mask.ravel(), minlength=256)
     summary = json.loads((tmp_path / 'out/classes.json').read_text())
     assert summary['frames'] == 3
-    assert [(entry['id'], entry['name']) for entry in summary['classes']] == [(0, 'road'), (1, 'tall thing'), (2, 'sky')]
+    classes = [(entry['id'], entry['name']) for entry in summary['classes']]
+    assert classes == [(0, 'road'), (1, 'tall thing'), (2, 'sky')]
     assert summary['classes'][1]['phrases'] == ['building', 'pole']
     for entry in summary['classes']:
         assert entry['share'] == pytest.approx(counts[entry['id']] / counts.sum(), abs=1e-4)
@@ -241,7 +248,8 @@ def test_segment_a_video(place, weights, tmp_path):
     video.release()
     for limit, wanted in (([], 7), (['--frames', '3'], 3)):
         out = tmp_path / str(wanted)
-        assert main(['segment', str(path), '--vocabulary', 'road,sky', '--threshold', '0.9', '--weights', weights, '--out', str(out),
+        assert main(['segment', str(path), '--vocabulary', 'road,sky', '--threshold', '0.9', '--weights', weights,
+                     '--out', str(out),
                      *limit]) == 0
         drawn = cv2.VideoCapture(str(out / 'overlay.mp4'))
         assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == wanted and drawn.get(cv2.CAP_PROP_FPS) == 12
@@ -266,7 +274,8 @@ def test_segment_refuses(weights, tmp_path, arguments, said, capsys):
 
 def test_segment_names_a_picture_that_cannot_be_decoded(weights, tmp_path, capsys):
     (tmp_path / 'broken.jpg').write_bytes(b'no picture')
-    assert main(['segment', str(tmp_path), '--vocabulary', 'road', '--weights', weights, '--out', str(tmp_path / 'out')]) == 1
+    assert main(['segment', str(tmp_path), '--vocabulary', 'road', '--weights', weights,
+                 '--out', str(tmp_path / 'out')]) == 1
     assert 'broken.jpg cannot be decoded' in capsys.readouterr().err
 
 
@@ -275,8 +284,8 @@ def test_segment_runs_where_there_is_no_torch(weights, tmp_path):
     code = ('import sys\n'
             'for name in ("torch", "timm", "open_clip"): sys.modules[name] = None\n'
             'from lgseg_ros.cli.main import main\n'
-            f'sys.exit(main(["segment", "street:1", "--frames", "2", "--vocabulary", "road,sky", "--weights", {weights!r},'
-            f' "--out", {str(tmp_path)!r}]))')
+            'sys.exit(main(["segment", "street:1", "--frames", "2", "--vocabulary", "road,sky",'
+            f' "--weights", {weights!r}, "--out", {str(tmp_path)!r}]))')
     answer = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / 'overlay.mp4').stat().st_size > 1000

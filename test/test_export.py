@@ -86,7 +86,8 @@ def test_values_beyond_fp16_survive(tmp_path):
 @pytest.fixture
 def tiny_weights(tmp_path):
     torch.manual_seed(0)
-    save_weights(lively(Segmenter(SMALL)), load_npz_bank(write_bank(tmp_path / 'bank.npz')), tmp_path / 'tiny', {'name': 'tiny'})
+    save_weights(lively(Segmenter(SMALL)), load_npz_bank(write_bank(tmp_path / 'bank.npz')), tmp_path / 'tiny',
+                 {'name': 'tiny'})
     return tmp_path / 'tiny.safetensors'
 
 
@@ -106,8 +107,9 @@ def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatc
     """As if an exporter had dropped part of it: the engine's answer is another network's."""
     import lgseg_ros.engines.export as module
     honest = module.export_onnx
-    torch.manual_seed(9)
-    monkeypatch.setattr(module, 'export_onnx', lambda _, *rest, **options: honest(lively(Segmenter(SMALL)), *rest, **options))
+    torch.manual_seed(9)   # the fixture's is 0
+    other = lively(Segmenter(SMALL))
+    monkeypatch.setattr(module, 'export_onnx', lambda _, *rest, **options: honest(other, *rest, **options))
     with pytest.raises(ValueError, match='do not use it'):
         make_onnx(tiny_weights)
 

@@ -12,7 +12,8 @@ from lgseg_ros.model.baselines import HEADS, create_model
 from lgseg_ros.model.segmenter import Segmenter, SegmenterConfig
 from lgseg_ros.training.train import Step
 
-BACKBONES = ('tf_efficientnet_lite0', 'resnet18', 'mobilenetv4_conv_small', 'efficientvit_b0', 'pvt_v2_b0', 'poolformer_s12')
+BACKBONES = ('tf_efficientnet_lite0', 'resnet18', 'mobilenetv4_conv_small', 'efficientvit_b0', 'pvt_v2_b0',
+             'poolformer_s12')
 EXACT = torch.float64   # a leak of one row into another may be small
 
 

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from lgseg_ros.training.augment import augment
 from lgseg_ros.training.checkpoint import CheckpointError, load_checkpoint
 from lgseg_ros.training.dataset import DatasetError, hide_classes, load_dataset
-from lgseg_ros.training.losses import balanced_weights, class_logits, sample_grid, segmentation_loss, soft_jaccard, weighted_cross_entropy
+from lgseg_ros.training.losses import (balanced_weights, class_logits, sample_grid, segmentation_loss, soft_jaccard,
+                                       weighted_cross_entropy)
 from lgseg_ros.training.runs import load_run, read_log
 from lgseg_ros.training.train import TrainConfig, Trainer, learning_rate_factor, train
 from lgseg_ros.training.words import WordSampler, evaluation_wording
@@ -43,8 +44,8 @@ def own_data(tmp_path):
 
 
 def trainer_of(folder, bank, config=RECIPE, validation=True, **options):
-    return Trainer([load_dataset(folder, 'train')], load_dataset(folder, 'val') if validation else None, bank, config, SMALL,
-                   **options)
+    measured = load_dataset(folder, 'val') if validation else None
+    return Trainer([load_dataset(folder, 'train')], measured, bank, config, SMALL, **options)
 
 
 # --- data ------------------------------------------------------------------------------------------------------
@@ -92,9 +93,11 @@ def edit_yaml(folder, **changes):
 @pytest.mark.parametrize('damage, named, cure', [
     (damage_label, 'labels/001.png', 'add them to its classes'),
     (damage_size, 'images/001.png is 120x96', 'make them the same size'),
-    (lambda d: (d / 'train/images/001.png').unlink(), 'labels/001.png has no image', 'add the image or remove the label'),
+    (lambda d: (d / 'train/images/001.png').unlink(), 'labels/001.png has no image',
+     'add the image or remove the label'),
     (lambda d: (d / 'train/images/001.png').write_bytes(b'no picture'), 'images/001.png', 'copy it again'),
-    (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.zeros((96, 128, 3), np.uint8)), 'labels/001.png', '8-bit one-channel'),
+    (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.zeros((96, 128, 3), np.uint8)), 'labels/001.png',
+     '8-bit one-channel'),
     (lambda d: (d / 'dataset.yaml').unlink(), 'dataset.yaml is missing', '"id: name"'),
     (lambda d: (d / 'dataset.yaml').write_text('classes: ['), 'dataset.yaml', '"id: name"'),
     (lambda d: edit_yaml(d, classes={300: 'road'}), 'dataset.yaml', '0 to 255'),
@@ -131,7 +134,8 @@ def test_hidden_classes_become_void_and_their_words_are_not_used(street_data, ba
         road = before == names.index('road')
         assert (after[road] == [spec.name for spec in hidden.specs].index('road')).all()
     sampler = WordSampler(hidden.specs, bank, hidden=hidden.hidden)
-    assert not {'car', 'suv', 'van', 'truck', 'bus', 'tree', 'vegetation', 'hedge'} & {*sampler.absent, *sum(sampler.phrases, [])}
+    used = {*sampler.absent, *sum(sampler.phrases, [])}
+    assert not {'car', 'suv', 'van', 'truck', 'bus', 'tree', 'vegetation', 'hedge'} & used
     with pytest.raises(DatasetError, match='no class ship; it has sky'):
         hide_classes(data, ('ship',))
 
@@ -151,8 +155,8 @@ def test_augmentation_keeps_picture_and_labels_together():
         shares.add(round(float((seen == 1).mean()), 3))
         flips.add(int(np.argwhere(seen == 1)[:, 1].mean()) if (seen == 1).any() else None)
     assert len(shares) > 15 and len(flips) > 5, 'views must differ in scale and place'
-    again = augment(image, label, (64, 96), np.random.default_rng(3)), augment(image, label, (64, 96), np.random.default_rng(3))
-    assert all(map(np.array_equal, *again))
+    one, again = (augment(image, label, (64, 96), np.random.default_rng(3)) for _ in range(2))
+    assert all(map(np.array_equal, one, again))
 
 
 # --- words -----------------------------------------------------------------------------------------------------
@@ -206,10 +210,11 @@ def test_evaluation_words(bank):
     sampler = WordSampler(parse_classes(['car', 'road', 'sign=traffic sign|traffic light']), bank)
     plain = evaluation_wording(sampler)
     assert list(plain.row_class) == [0, 1, 2, 2]
-    renamed = evaluation_wording(sampler, parse_classes(['car=suv|van', 'sign=traffic light']), distractors=3, seed=1)
+    other = parse_classes(['car=suv|van', 'sign=traffic light'])
+    renamed = evaluation_wording(sampler, other, distractors=3, seed=1)
     assert list(renamed.row_class) == [0, 0, 1, 2, 3, 4, 5]
     assert np.array_equal(renamed.vectors[:4], bank.rows(['suv', 'van', 'road', 'traffic light']))
-    assert np.array_equal(renamed.vectors, evaluation_wording(sampler, parse_classes(['car=suv|van', 'sign=traffic light']), 3, 1).vectors)
+    assert np.array_equal(renamed.vectors, evaluation_wording(sampler, other, 3, 1).vectors)
     with pytest.raises(VocabularyError, match="cannot rename 'ship'"):
         evaluation_wording(sampler, parse_classes(['ship=boat']))
     with pytest.raises(VocabularyError, match="'lorri' is not known .near: lorry"):
@@ -308,7 +313,8 @@ def test_a_resumed_run_ends_equal_to_an_unbroken_one(street_data, bank, tmp_path
     train(trainer_of(street_data, bank, config), tmp_path / 'unbroken', progress=False)
     for until in (1, 2, None):   # each in a new process's state
         torch.rand(until or 5)
-        figures = train(trainer_of(street_data, bank, config, loaders=3), tmp_path / 'broken', progress=False, until=until)
+        figures = train(trainer_of(street_data, bank, config, loaders=3), tmp_path / 'broken', progress=False,
+                        until=until)
     unbroken, broken = (load_checkpoint(tmp_path / name / 'checkpoint.pt') for name in ('unbroken', 'broken'))
     assert unbroken['epoch'] == 3
     assert equal(unbroken, broken)
@@ -366,7 +372,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
 
 
 def test_a_log_that_a_killed_run_left_is_read(tmp_path):
-    (tmp_path / 'log.jsonl').write_text('{"epoch": 1, "x": 1}\n{"epoch": 2, "x": 1}\n{"epoch": 2, "x": 2}\n{"epoch": 3, "se')
+    lines = '{"epoch": 1, "x": 1}', '{"epoch": 2, "x": 1}', '{"epoch": 2, "x": 2}', '{"epoch": 3, "se'
+    (tmp_path / 'log.jsonl').write_text('\n'.join(lines))
     assert read_log(tmp_path) == [{'epoch': 1, 'x': 1}, {'epoch': 2, 'x': 2}]
 
 
@@ -399,7 +406,8 @@ def test_a_loss_that_is_no_number_stops_the_run(street_data, bank, tmp_path):
 
 def test_data_sets_with_different_classes_in_one_run(street_data, bank, tmp_path):
     """What language makes possible: each picture is read by its own data set's words."""
-    coarse = write_dataset(tmp_path / 'coarse', train=6, classes={0: 'sky', 1: 'vehicle=car|van', 2: 'road', 3: 'kite'}, seed=5,
+    coarse = write_dataset(tmp_path / 'coarse', train=6, seed=5,
+                           classes={0: 'sky', 1: 'vehicle=car|van', 2: 'road', 3: 'kite'},
                            merge={0: 0, 8: 1, 3: 2, **dict.fromkeys((1, 2, 4, 5, 6, 7, 9, 10), 255)})
     datasets = [load_dataset(street_data, 'train'), load_dataset(coarse, 'train')]
     trainer = Trainer(datasets, load_dataset(street_data, 'val'), bank, RECIPE, SMALL)
@@ -434,15 +442,15 @@ def test_two_processes_learn_one_network(street_data, tmp_path):
     """torchrun with gloo: both halves of each batch count, and one process writes."""
     bank = write_bank(tmp_path / 'bank.npz')
     run = tmp_path / 'run'
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'lgseg_ros.cli.main',
-               'train', '--data', str(street_data), '--bank', str(bank), '--out', str(run), '--backbone', SMALL.backbone,
-               '--pretrained', 'none', '--crop', '64x96', '--batch', '1', '--warmup', '2', '--epochs', '2']
-    answer = subprocess.run([*command, '--until', '1'], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count('parameters') == 1, 'one process reports'
-    answer = subprocess.run(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert 'epoch 2 of 2' in answer.stdout
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+               '-m', 'lgseg_ros.cli.main', 'train', '--data', str(street_data), '--bank', str(bank), '--out', str(run),
+               '--backbone', SMALL.backbone, '--pretrained', 'none', '--crop', '64x96', '--batch', '1',
+               '--warmup', '2', '--epochs', '2', '--device', 'cpu']
+    for extra, said in ((['--until', '1'], 'epoch 1 of 2'), ([], 'epoch 2 of 2')):
+        answer = subprocess.run([*command, *extra], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True,
+                                text=True)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.count(said) == 1, 'one process reports'
     log = read_log(run)
     assert [record['epoch'] for record in log] == [1, 2] and 'validation' in log[-1]
     assert load_run(run).model.config.text_dim == TEXT_DIM

@@ -14,8 +14,10 @@ TEXT_DIM = 32
 SMALL = SegmenterConfig('mobilenetv4_conv_small', TEXT_DIM, row_dim=16, pyramid_dim=16, pixel_dim=8)
 CLASSES = {i: {'sign': 'sign=traffic sign|traffic light', 'bicyclist': 'bicyclist=cyclist'}.get(name, name)
            for i, name in enumerate(NAMES)}
-WORDS = (*NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'house', 'street', 'sidewalk', 'vegetation', 'suv',
-         'van', 'person', 'truck', 'bus', 'lorry', 'wall', 'hedge', 'banana', 'giraffe', 'piano', 'cake', 'kite', 'zebra')
+WORDS = (*NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'house', 'street', 'sidewalk', 'vegetation',
+         'suv',
+         'van', 'person', 'truck', 'bus', 'lorry', 'wall', 'hedge', 'banana', 'giraffe', 'piano', 'cake', 'kite',
+         'zebra')
 ABSENT = {'banana', 'giraffe', 'piano', 'cake', 'kite', 'zebra'}   # of WORDS, what no street class is related to
 
 

@@ -27,13 +27,15 @@ def add_arguments(parser):
     source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
                         help='shipped name or .safetensors (default: %(default)s)')
     source.add_argument('--run', metavar='DIR', help='folder of a training run: its averaged network, by torch')
-    parser.add_argument('--data', required=True, metavar='DIR', help='data set: dataset.yaml, SPLIT/images, SPLIT/labels')
+    parser.add_argument('--data', required=True, metavar='DIR',
+                        help='data set: dataset.yaml, SPLIT/images, SPLIT/labels')
     parser.add_argument('--split', default='val', help='default: %(default)s')
     parser.add_argument('--names', default='', metavar='LIST', help='other words, "class=phrase|phrase,class=phrase"')
     parser.add_argument('--distractors', type=int, default=0, metavar='N', help='add N names of things not in the data')
     parser.add_argument('--seed', type=int, default=0, help='that draws the distractors (default: %(default)s)')
     parser.add_argument('--engine', choices=ENGINES, default=ENGINES[0],
-                        help='onnxruntime: as shipped; torch: exact interpolation (default: %(default)s; with --run: torch)')
+                        help='onnxruntime: as shipped; torch: exact interpolation, and always with --run '
+                             '(default: %(default)s)')
     parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
     parser.add_argument('--device', default='auto', help='of the torch engine: auto, cpu, cuda (default: %(default)s)')
     parser.add_argument('--json', metavar='FILE', help='write the figures there too')

@@ -26,7 +26,8 @@ def add_arguments(parser):
     source.add_argument('--weights', metavar='W', help='shipped name or .safetensors: make only its ONNX file again')
     parser.add_argument('--name', help="of the weights (default: the run folder's)")
     parser.add_argument('--out', default='weights', metavar='DIR', help='folder to write (default: %(default)s)')
-    parser.add_argument('--bank', metavar='NPZ', help='text bank whose names travel in the weights (default: the run\'s)')
+    parser.add_argument('--bank', metavar='NPZ',
+                        help='text bank whose names travel in the weights (default: the run\'s)')
     parser.add_argument('--data', action='append', metavar='DIR',
                         help="data set of the run, for the card; may be repeated (default: the run's)")
     parser.add_argument('--command', metavar='TEXT', help="training command for the card (default: the run's)")
@@ -99,15 +100,16 @@ def _weights_of_run(arguments):
     trained = load_run(arguments.run)
     head = trained.config.get('head', 'ours')
     if head != 'ours':
-        raise ValueError(f'{arguments.run} was trained with --head {head}, a baseline for comparison that no engine runs; '
-                         'export a run of --head ours')
+        raise ValueError(f'{arguments.run} was trained with --head {head}, a baseline for comparison that no engine '
+                         'runs; export a run of --head ours')
     file = arguments.bank or trained.origin.get('bank')
     if not file:
         raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
     name = arguments.name or trained.folder.resolve().name
     path = Path(arguments.out) / name
     bank = read_embeddings(file)
-    save_weights(trained.model, TextBank(bank.names, bank.vectors), path, model_card(name, trained, bank.space, arguments))
+    save_weights(trained.model, TextBank(bank.names, bank.vectors), path,
+                 model_card(name, trained, bank.space, arguments))
     return Path(f'{path}.safetensors')
 
 

@@ -29,16 +29,20 @@ from ..vocabulary.text_source import TextSource
 
 def add_arguments(parser):
     """The command line of `lgseg segment`."""
-    parser.add_argument('input', metavar='INPUT', help='picture, folder of pictures, video, camera device, street[:SEED]')
-    parser.add_argument('--vocabulary', metavar='LIST', help='classes, "road,car=car|van,sky" (default: those of --preset)')
+    parser.add_argument('input', metavar='INPUT',
+                        help='picture, folder of pictures, video, camera device, street[:SEED]')
+    parser.add_argument('--vocabulary', metavar='LIST',
+                        help='classes, "road,car=car|van,sky" (default: those of --preset)')
     parser.add_argument('--preset', default='', help='vocabulary by name: camvid, cityscapes, autoware, nav2 '
                                                      '(default: camvid, where --vocabulary is not given)')
     parser.add_argument('--threshold', type=float, default=0.0, metavar='P',
                         help='least confidence of a labelled pixel, 0 to 1 (default: %(default)s)')
     parser.add_argument('--out', default='out/segment', metavar='DIR', help='folder to write (default: %(default)s)')
-    parser.add_argument('--alpha', type=float, default=0.5, help='opacity of the classes, 0 to 1 (default: %(default)s)')
+    parser.add_argument('--alpha', type=float, default=0.5,
+                        help='opacity of the classes, 0 to 1 (default: %(default)s)')
     parser.add_argument('--frames', type=int, metavar='N', help='stop a video or camera after N frames')
-    parser.add_argument('--weights', default=DEFAULT_WEIGHTS, help='shipped name or .safetensors (default: %(default)s)')
+    parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
+                        help='shipped name or .safetensors (default: %(default)s)')
     parser.add_argument('--engine', default='auto', help='what runs the network (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads (default: all cores)')
     parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
@@ -88,7 +92,8 @@ class Segmenter:
         """What classes.json holds; shares are of all pixels, 0..1."""
         shares = self.counts / max(self.counts.sum(), 1)
         return {'frames': self.frames, 'threshold': self.vocabulary.threshold,
-                'classes': [{'id': i, 'name': spec.name, 'phrases': list(spec.phrases), 'share': round(float(shares[i]), 5)}
+                'classes': [{'id': i, 'name': spec.name, 'phrases': list(spec.phrases),
+                             'share': round(float(shares[i]), 5)}
                             for spec, i in zip(self.vocabulary.specs, self.vocabulary.ids)],
                 'unlabelled': {'id': UNLABELLED, 'share': round(float(shares[UNLABELLED]), 5)}}
 

@@ -25,30 +25,37 @@ import cv2
 def add_arguments(parser):
     """The command line of `lgseg train`."""
     data = parser.add_argument_group('data')
-    data.add_argument('--data', action='append', required=True, metavar='DIR', help='data set to train on; may be repeated')
+    data.add_argument('--data', action='append', required=True, metavar='DIR',
+                      help='data set to train on; may be repeated')
     data.add_argument('--split', default='train', help='of the data sets to train on (default: %(default)s)')
-    data.add_argument('--val', metavar='DIR', help='data set to validate on (default: the first --data, if it has the split)')
+    data.add_argument('--val', metavar='DIR',
+                      help='data set to validate on (default: the first --data, if it has the split)')
     data.add_argument('--val-split', default='val', help='default: %(default)s')
     data.add_argument('--bank', required=True, metavar='NPZ', help='text bank: names and their text embeddings')
-    data.add_argument('--unseen', default='', metavar='LIST', help='classes whose labels are hidden in training, "car,tree"')
+    data.add_argument('--unseen', default='', metavar='LIST',
+                      help='classes whose labels are hidden in training, "car,tree"')
     data.add_argument('--out', required=True, metavar='RUN', help='folder of the run; an old run there is continued')
     _add_recipe(parser.add_argument_group('recipe'))
     _add_network(parser.add_argument_group('network'))
     machine = parser.add_argument_group('machine')
     machine.add_argument('--device', default='auto', help='auto (a GPU where torch sees one), cpu, cuda or cuda:N '
                                                           '(default: %(default)s)')
-    machine.add_argument('--loaders', type=int, help='threads that make batches (default: 1; on a GPU one a core, up to 12)')
-    machine.add_argument('--until', type=int, metavar='EPOCH', help='stop after this epoch; the schedule stays that of --epochs')
+    machine.add_argument('--loaders', type=int,
+                         help='threads that make batches (default: 1; on a GPU one a core, up to 12)')
+    machine.add_argument('--until', type=int, metavar='EPOCH',
+                         help='stop after this epoch; the schedule stays that of --epochs')
 
 
 def _add_recipe(group):
     from ..training.train import TrainConfig
     default = TrainConfig()
     group.add_argument('--epochs', type=int, default=default.epochs, help='default: %(default)s')
-    group.add_argument('--batch', type=int, default=default.batch, help='pictures a step and process (default: %(default)s)')
+    group.add_argument('--batch', type=int, default=default.batch,
+                       help='pictures a step and process (default: %(default)s)')
     group.add_argument('--crop', type=crop, default=(default.height, default.width), metavar='HxW',
                        help=f'multiples of 32 (default: {default.height}x{default.width})')
-    group.add_argument('--lr', type=float, default=default.learning_rate, help='peak learning rate (default: %(default)s)')
+    group.add_argument('--lr', type=float, default=default.learning_rate,
+                       help='peak learning rate (default: %(default)s)')
     group.add_argument('--warmup', type=int, default=default.warmup, help='steps (default: %(default)s)')
     group.add_argument('--distractors', type=int, default=default.max_distractors, metavar='N',
                        help='most absent names a step (default: %(default)s)')

@@ -56,7 +56,8 @@ def load_segmenter(weights):
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:  # torch lists every tensor whose shape differs
-        raise ValueError(f'{weights.path} does not fit its card ({str(error).splitlines()[1].strip()}); {COPY_AGAIN}') from error
+        first = str(error).splitlines()[1].strip()
+        raise ValueError(f'{weights.path} does not fit its card ({first}); {COPY_AGAIN}') from error
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
     if missing or unexpected:
         raise ValueError(f'{weights.path} does not fit its card (missing {missing[:3]}, unexpected {unexpected[:3]}); '

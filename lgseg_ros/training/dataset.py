@@ -98,7 +98,8 @@ def load_dataset(root, split, memory=MEMORY):
     if fits:
         pixels = zip(*pairs)
     else:
-        pixels = Made(len(images), lambda i: _load_image(images[i])), Made(len(labels), lambda i: table[_load_label(labels[i])])
+        pixels = (Made(len(images), lambda i: _load_image(images[i])),
+                  Made(len(labels), lambda i: table[_load_label(labels[i])]))
     return Dataset(description.name, description.specs, *pixels, tuple(path.stem for path in labels),
                    description.licence)
 

@@ -16,8 +16,8 @@ def evaluate(predict, dataset, progress=True):
     """Metrics summary (see `Metrics.summary`) of the predictor on every picture of `dataset`."""
     metrics = Metrics(spec.name for spec in dataset.specs)
     pairs = zip(dataset.images, dataset.labels)
-    # None: a bar on a terminal, nothing in a log file.
-    for image, label in tqdm(pairs, total=len(dataset), desc='evaluate', disable=None if progress else True, leave=False):
+    quiet = None if progress else True   # None: a bar on a terminal, nothing in a log file
+    for image, label in tqdm(pairs, total=len(dataset), desc='evaluate', disable=quiet, leave=False):
         metrics.add(label, *predict(image))
     return metrics.summary()
 

@@ -17,7 +17,8 @@ class Metrics:
         count = len(self.names)
         # One column more than classes: pixels given to a distractor or left unlabelled.
         self.confusion = np.zeros((count, count + 1), np.int64)
-        self.boundary = np.zeros((count, 4), np.int64)   # found, of these near a true one, true, of these near a found one
+        # Boundary pixels: found, of these near a true one, true, of these near a found one.
+        self.boundary = np.zeros((count, 4), np.int64)
         self.bins = np.zeros((BINS, 3))                  # pixels, summed confidence, correct
 
     def add(self, label, predicted, confidence):
@@ -48,7 +49,8 @@ class Metrics:
     def summary(self):
         """Figures in percent: `miou` over the classes that occur, `pixel_accuracy`, `frequency_weighted_iou`,
         `boundary_f1` (mean over the classes that occur), `expected_calibration_error`, `other_pixels` (labelled pixels
-        given to a distractor or left unlabelled), and `iou` by class name, None for a class neither there nor predicted.
+        given to a distractor or left unlabelled), and `iou` by class name, None for a class neither there nor
+        predicted.
         """
         hit = np.diag(self.confusion).astype(float)
         truth, guessed = self.confusion.sum(1), self.confusion.sum(0)[:-1]
@@ -62,7 +64,8 @@ class Metrics:
         share = truth / max(truth.sum(), 1)
         percent = {
             'miou': np.mean(iou[present]) if present.any() else 0.0, 'pixel_accuracy': hit.sum() / max(truth.sum(), 1),
-            'frequency_weighted_iou': np.nansum(share * iou), 'boundary_f1': np.mean(f1[present]) if present.any() else 0.0,
+            'frequency_weighted_iou': np.nansum(share * iou),
+            'boundary_f1': np.mean(f1[present]) if present.any() else 0.0,
             'expected_calibration_error': np.abs(confidence - correct).sum() / max(pixels.sum(), 1),
             'other_pixels': self.confusion[:, -1].sum() / max(truth.sum(), 1),
         }

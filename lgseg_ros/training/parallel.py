@@ -16,7 +16,8 @@ def rank_and_world():
 
 
 def own_device(name):
-    """The torch device of this process: with several, 'cuda' means each its own GPU; 'auto' is a GPU where there is one.
+    """The torch device of this process; 'auto' is a GPU where there is one.  With several processes, 'cuda' means
+    each its own GPU.
 
     Raises ValueError when there is no such device here.
     """
