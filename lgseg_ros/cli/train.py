@@ -56,6 +56,9 @@ def _add_recipe(group):
                        help=f'multiples of 32 (default: {default.height}x{default.width})')
     group.add_argument('--lr', type=float, default=default.learning_rate,
                        help='peak learning rate (default: %(default)s)')
+    group.add_argument('--balance', type=float, default=default.balance, metavar='P',
+                       help='class weights are frequency to the power -P; 0: every pixel alike (default: %(default)s)')
+    group.add_argument('--ema', type=float, default=default.ema, help='of the average (default: %(default)s)')
     group.add_argument('--warmup', type=int, default=default.warmup, help='steps (default: %(default)s)')
     group.add_argument('--distractors', type=int, default=default.max_distractors, metavar='N',
                        help='most absent names a step (default: %(default)s)')
@@ -145,7 +148,8 @@ def recipe(arguments, text_dim):
     height, width = arguments.crop
     config = TrainConfig(
         epochs=arguments.epochs, batch=arguments.batch, height=height, width=width, learning_rate=arguments.lr,
-        warmup=arguments.warmup, max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
+        warmup=arguments.warmup, balance=arguments.balance, ema=arguments.ema,
+        max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
         evaluate_every=arguments.evaluate_every, seed=arguments.seed,
         pretrained=None if arguments.pretrained == 'none' or arguments.init else arguments.pretrained,
         head='ours' if arguments.init else arguments.head, init=Path(arguments.init).stem if arguments.init else '',

@@ -48,6 +48,7 @@ class TrainConfig:
     pretrained: str = 'imagenet'
     head: str = 'ours'              # or a baseline: lseg, denseclip
     unseen: tuple = ()              # names of classes whose labels were hidden
+    balance: float = 0.5            # class weights are frequency ** -balance; 0: every pixel alike
     init: str = ''                  # name of the trained weights that the run began with
 
 
@@ -91,7 +92,7 @@ class Trainer:
                     for d in datasets]
         self.validation = validation
         self.validation_words = WordSampler(validation.specs, bank).plain() if validation else None
-        self.weights = [balanced_weights(d.class_frequencies()).to(self.device) for d in datasets]
+        self.weights = [balanced_weights(d.class_frequencies(), config.balance).to(self.device) for d in datasets]
         self.batches = Batches(datasets, samplers, config, loaders, pin=self.device.type == 'cuda')
         self.model = create_model(config.head, model_config, config.pretrained)
         if start is not None:
