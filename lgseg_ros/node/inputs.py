@@ -1,9 +1,11 @@
 """A camera's subscriptions: raw or compressed pictures, and camera info."""
 
+from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+NAMES_S = 1.0   # after its QoS, the name of a publisher's node comes to be known
 RELIABILITY = {'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': ReliabilityPolicy.RELIABLE}
 
 
@@ -21,6 +23,7 @@ class Inputs:
         # The remapping of the plain topic holds for its compressed companion, as with image_transport.
         self.topic = f'{base}/compressed' if settings.transport == 'compressed' else base
         self._subscriptions = []
+        self._explanation = None   # timer of a warning that waits for names
 
     @property
     def subscribed(self):
@@ -43,12 +46,24 @@ class Inputs:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+        self._forget_explanation()
 
     def _on_info(self, message):
         self._camera.info = message
 
     def _on_incompatible(self, event):
-        """Name the publisher and the policy: without this, a mismatch shows as silence."""
+        """Name the publisher and the policy, once the name is known: without this, a mismatch shows as silence."""
+        if self._explanation is None:
+            self._explanation = self._node.create_timer(
+                NAMES_S, lambda: self._explain(event.last_policy_kind), clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _forget_explanation(self):
+        if self._explanation is not None:
+            self._node.destroy_timer(self._explanation)
+            self._explanation = None
+
+    def _explain(self, policy):
+        self._forget_explanation()
         wanted = RELIABILITY[self._settings.image_reliability]
         for publisher in self._node.get_publishers_info_by_topic(self.topic):
             if wanted == ReliabilityPolicy.RELIABLE and publisher.qos_profile.reliability != wanted:
@@ -58,4 +73,4 @@ class Inputs:
                     'image_reliability:=best_effort')
                 return
         self._node.get_logger().warning(f'{self.topic}: a publisher offers an incompatible QoS policy '
-                                        f'({event.last_policy_kind}), so nothing arrives from it')
+                                        f'({policy}), so nothing arrives from it')
