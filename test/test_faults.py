@@ -48,11 +48,12 @@ class Managed:
 
     def __init__(self, folder):
         self.folder, self.original = folder, load_weights().path
-        self.process = NodeProcess('threads:=1', f'weights:={folder}/w.safetensors', 'autostart:=false', name='managed')
-        self.peer = Peer('/managed', listen=('mask',))
-        self._change = self.peer.node.create_client(ChangeState, '/managed/change_state')
-        self._state = self.peer.node.create_client(GetState, '/managed/get_state')
+        self.process = NodeProcess('threads:=1', f'weights:={folder}/w.safetensors', 'autostart:=false', name='damaged')
+        self.peer = Peer('/damaged', listen=('mask',))
+        self._change = self.peer.node.create_client(ChangeState, '/damaged/change_state')
+        self._state = self.peer.node.create_client(GetState, '/damaged/get_state')
         wait_until(lambda: self._change.service_is_ready() and self._state.service_is_ready(), 'the lifecycle services')
+        time.sleep(0.3)   # the node's side of the match has no signal of its own here
 
     def close(self):
         self.peer.__exit__()

@@ -1,5 +1,7 @@
 """The managed node through its real lifecycle services, as Nav2's lifecycle manager drives it."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -21,13 +23,14 @@ SHUTDOWN = {UNCONFIGURED: Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
 class Manager:
     """A lifecycle manager's clients."""
 
-    def __init__(self, peer, name='managed'):
+    def __init__(self, peer, name='cycled'):
         self.peer, self.events = peer, []
         self._clients = {kind: peer.node.create_client(kind, f'/{name}/{service}') for kind, service in (
             (ChangeState, 'change_state'), (GetState, 'get_state'),
             (GetAvailableTransitions, 'get_available_transitions'))}
         peer.node.create_subscription(TransitionEvent, f'/{name}/transition_event', self.events.append, 10)
         wait_until(lambda: all(client.service_is_ready() for client in self._clients.values()), 'lifecycle services')
+        time.sleep(0.3)   # the node's side of the match has no signal of its own here
 
     def change(self, transition):
         """Whether the transition succeeded."""
@@ -44,14 +47,14 @@ class Manager:
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', 'autostart:=false', name='managed') as process:
+    with NodeProcess('threads:=1', 'autostart:=false', name='cycled') as process:
         yield process
 
 
 @pytest.fixture
 def manager(process):
     """A manager of the node, which is unconfigured before and after."""
-    with Peer('/managed') as peer:
+    with Peer('/cycled') as peer:
         manager = Manager(peer)
         assert manager.state() == UNCONFIGURED
         yield manager
@@ -72,7 +75,7 @@ def services(peer):
 
 
 def set_parameter(peer, name, value):
-    client = AsyncParameterClient(peer.node, '/managed')
+    client = AsyncParameterClient(peer.node, '/cycled')
     wait_until(client.services_are_ready, 'parameter services')
     future = client.set_parameters([Parameter(name, value=value)])
     wait_until(future.done, 'the parameter')
@@ -99,7 +102,7 @@ def test_the_whole_cycle_twice(process, manager, small):
         wait_until(lambda: peer.publisher.get_subscription_count() == 0, 'the node to leave the camera')
         assert peer.set_vocabulary(['road', 'sky']).success   # words may be set while inactive
         assert manager.change(CLEANUP) and manager.state() == UNCONFIGURED
-        wait_until(lambda: not services(peer) and not peer.node.count_publishers('/managed/mask'), 'the topics to go')
+        wait_until(lambda: not services(peer) and not peer.node.count_publishers('/cycled/mask'), 'the topics to go')
     goals = [event.goal_state.id for event in manager.events]   # published for tools that watch
     assert {UNCONFIGURED, INACTIVE, ACTIVE} <= set(goals)
 
@@ -167,23 +170,25 @@ def test_frames_while_the_state_changes(process, manager, small):
         for _ in range(10):
             peer.send(small)
         assert manager.change(DEACTIVATE)
-    wait_until(lambda: counters(peer, 'segmented', 'managed: camera'), 'counters')
+    wait_until(lambda: counters(peer, 'segmented', 'cycled: camera'), 'counters')
     ticks = len(peer.diagnostics)
     wait_until(lambda: len(peer.diagnostics) > ticks + 1, 'the counters to settle')
-    still = counters(peer, 'segmented', 'managed: camera')[-1]
+    still = counters(peer, 'segmented', 'cycled: camera')[-1]
     for _ in range(5):
         peer.send(np.ascontiguousarray(small[::-1]))
     ticks = len(peer.diagnostics)
     wait_until(lambda: len(peer.diagnostics) > ticks + 1, 'the counters again')
-    assert counters(peer, 'segmented', 'managed: camera')[-1] == still
+    assert counters(peer, 'segmented', 'cycled: camera')[-1] == still
     assert 'Traceback' not in process.log
 
 
 @pytest.mark.parametrize('state', [UNCONFIGURED, INACTIVE, ACTIVE], ids=['unconfigured', 'inactive', 'active'])
 def test_shutdown_by_the_manager(state):
     """The shutdown transition ends in finalized from every state; the process then ends when it is told."""
-    with NodeProcess('threads:=1', 'autostart:=false', name='ending') as process, Peer('/ending', listen=()) as peer:
-        manager = Manager(peer, 'ending')
+    name = f'finished{state}'   # of its own: a node that was killed stays on the graph for a while
+    with NodeProcess('threads:=1', 'autostart:=false', name=name) as process, \
+            Peer(f'/{name}', listen=()) as peer:
+        manager = Manager(peer, name)
         steps = {UNCONFIGURED: [], INACTIVE: [CONFIGURE], ACTIVE: [CONFIGURE, ACTIVATE]}[state]
         assert all(manager.change(step) for step in steps) and manager.state() == state
         assert manager.change(SHUTDOWN[state]) and manager.state() == FINALIZED
