@@ -21,7 +21,7 @@ Every row is a test that breaks the real thing: the node runs as a process of it
 the row says otherwise. Run them with `./scripts/test.sh test/test_faults*.py`. This file is written from the tests by
 `python test/faults_table.py > docs/faults.md`, and a test fails when it differs.
 
-"Then a good frame gives a mask" holds for every row in which the node lives on.
+Hostile pictures and words are each followed by a good frame on the same camera, which must give a mask.
 """
 
 

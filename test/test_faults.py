@@ -165,6 +165,8 @@ def test_damaged_files(managed, damage, reason):
     assert 'Traceback' not in managed.process.log and len(managed.process.log) - told < 1500
     assert managed.state() == State.PRIMARY_STATE_UNCONFIGURED
     assert not Path('/tmp/lgseg_trap_was_sprung').exists()
+    managed.heal()
+    assert managed.change(Transition.TRANSITION_CONFIGURE) and managed.change(Transition.TRANSITION_CLEANUP)
 
 
 @fault(FILES, 'damaged weights replaced by good ones, in the same run', 'configure, activate, and masks')

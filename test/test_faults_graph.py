@@ -147,7 +147,7 @@ def test_a_late_camera_of_other_reliability():
             assert 'set image_reliability:=best_effort' in process.log and 'UNKNOWN' not in process.log
 
 
-@fault(CAMERAS, 'a consumer joins and leaves thirty times', 'masks go on; memory and handles stay')
+@fault(CAMERAS, 'a consumer joins and leaves thirty times', 'masks go on; open handles stay as many')
 def test_consumers_come_and_go(process, peer, small):
     def handles():
         return len(os.listdir(f'/proc/{process.process.pid}/fd'))
