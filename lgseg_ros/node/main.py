@@ -1,5 +1,6 @@
 """Entry point of the executable `segment_node`."""
 
+import signal
 import sys
 
 import rclpy
@@ -10,6 +11,13 @@ from .segment_node import SegmentNode
 
 def main(args=None):
     """Run the node until it is told to stop.  Returns the exit code: 1 when it could not start."""
+    interrupts = []
+
+    def interrupt(number, _):
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)   # rclpy.init keeps it, and calls it after its own
     rclpy.init(args=args)
     node = None
     try:
@@ -24,10 +32,16 @@ def main(args=None):
     except ValueError as error:
         rclpy.logging.get_logger('lgseg').fatal(str(error))
         return 1
+    except Exception:
+        # A signal that meets rclpy in the middle of its own code comes out as another error: SIGINT while a message
+        # is converted as a failed conversion, SIGTERM between two waits as an invalid context.
+        if rclpy.ok() and not interrupts:
+            raise
     finally:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, before)
     return 0
 
 
