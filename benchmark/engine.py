@@ -9,6 +9,7 @@ each, so that a busy machine slows all alike: read the ratios.  Others have rand
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from lgseg_ros.sim.street import StreetCamera
 from lgseg_ros.vocabulary.state import VocabularyState
 
 CLASSES_OF_OTHERS = 19
+# Threads that spin while they wait would be counted against whoever's turn comes next.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
 def ours(weights, engine, rows):
@@ -83,6 +86,7 @@ def other(name, threads, size):
         torch.onnx.export(Labels().eval(), (torch.zeros(1, 3, *rounded),), path, input_names=['images'], dynamo=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
 
     def run(bgr):

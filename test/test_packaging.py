@@ -111,7 +111,7 @@ def test_help_teaches(name):
 
 
 @pytest.mark.parametrize('arguments, environment, said', [
-    (['--with', 'cheese'], {}, "--with takes train, test or demo, not 'cheese'"),
+    (['--with', 'cheese'], {}, "--with takes train, test, demo or benchmark, not 'cheese'"),
     (['--cheese'], {}, "unknown argument '--cheese'"),
     ([], {'LGSEG_PYTHON': '/nonexistent/python3.11'}, 'LGSEG_PYTHON=/path/to/python3.11'),
 ])
