@@ -1,5 +1,6 @@
 """The real node in its own process, spoken to over DDS from this one."""
 
+import importlib.util
 import signal
 import threading
 import time
@@ -192,6 +193,20 @@ def test_a_corrupt_picture_costs_one_error_and_the_next_works(process, peer, str
     assert any(reason in text for text in said) or reason in process.log
     assert process.log.count(reason) <= 2   # throttled
     assert pixels_of(peer.mask_of(street[0])).shape == (360, 480)
+
+
+def test_an_encoding_that_needs_cv_bridge_is_said_once(street):
+    if importlib.util.find_spec('cv_bridge'):
+        pytest.skip('cv_bridge is installed, so other encodings are read')
+    with NodeProcess('threads:=1', name='plain') as process, Peer('/plain') as peer:
+        peer.connect(process)
+        began = time.monotonic()
+        while time.monotonic() - began < 7:   # longer than other errors are held back
+            peer.publisher.publish(corrupt(encoding='yuv422', step=16, header=peer.header()))
+            time.sleep(0.2)
+        wait_until(lambda: "encoding 'yuv422' needs cv_bridge" in process.log, 'the error')
+        assert process.log.count('needs cv_bridge') == 1 and 'install ros-$ROS_DISTRO-cv-bridge' in process.log
+        assert pixels_of(peer.mask_of(street[0])).shape == (360, 480)
 
 
 def test_nothing_is_computed_for_nobody(process, street):

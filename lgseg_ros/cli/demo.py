@@ -41,7 +41,7 @@ def run(arguments):
         return 0
     latency = summary['latency_ms']
     rows = [
-        ('source', summary['source']), ('picture', 'x'.join(map(str, summary['size']))),
+        ('source', summary['source']), ('engine', summary['engine']), ('picture', 'x'.join(map(str, summary['size']))),
         ('frames sent / received', f'{summary["frames_sent"]} / {summary["frames_received"]}'),
         ('masks', f'{summary["masks"]} ({summary["fps"]} a second), {summary["dropped"]} frames dropped'),
         ('latency', f'{latency["p50"]} ms median, {latency["p95"]} ms 95th percentile'),

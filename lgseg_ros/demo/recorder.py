@@ -33,6 +33,7 @@ class Recorder:
         self.latencies_ms, self.mask_times, self.vocabularies = [], [], []   # vocabularies: (stamp, {id: name})
         self.mask_ids = []        # (stamp, ids in the mask)
         self.size = None
+        self.engine = None        # as the node's diagnostics name it
         self.counters = {}        # the node's own, from its diagnostics
         self.change = None        # response, milliseconds, masks seen before
         self._asked = None
@@ -70,6 +71,7 @@ class Recorder:
     def _on_diagnostics(self, message):
         for status in message.status:
             values = {entry.key: entry.value for entry in status.values}
+            self.engine = values.get('engine', self.engine)
             if 'received' in values:
                 self.counters = {key: int(values[key]) for key in ('received', 'segmented', 'dropped', 'failed')}
 
@@ -113,7 +115,7 @@ class Recorder:
         span = self.mask_times[-1] - self.mask_times[0] if len(self.mask_times) > 1 else 0
         latency = np.percentile(self.latencies_ms, [50, 95]).round(1).tolist() if self.latencies_ms else [None] * 2
         return {
-            'size': self.size, 'frames_received': self.counters.get('received'), 'masks': len(self.mask_times),
+            'engine': self.engine, 'size': self.size, 'frames_received': self.counters.get('received'), 'masks': len(self.mask_times),
             'dropped': self.counters.get('dropped'), 'failed': self.counters.get('failed'),
             'fps': round((len(self.mask_times) - 1) / span, 1) if span else None,
             'latency_ms': dict(zip(('p50', 'p95'), latency)),

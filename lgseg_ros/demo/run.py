@@ -120,7 +120,7 @@ def _record(arguments, node_process, topic, out, fps, seconds):
                         'there? (ros2 topic hz, and see the log above)')
     if not recorder.change:
         raise DemoError('the vocabulary service did not answer; see the node\'s log above')
-    return {'source': arguments.source, 'engine': arguments.engine, **recorder.summary(), 'frames_sent': sent,
+    return {'source': arguments.source, **recorder.summary(), 'frames_sent': sent,
             'service': {'success': recorder.change[0].success, 'message': recorder.change[0].message,
                         'names': list(recorder.change[0].names), 'ids': list(recorder.change[0].ids)}}
 

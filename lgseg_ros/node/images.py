@@ -23,6 +23,14 @@ TO_BGR = {'rgb': cv2.COLOR_RGB2BGR, 'rgba': cv2.COLOR_RGBA2BGR, 'bgra': cv2.COLO
 class ImageError(ValueError):
     """A message that holds no usable picture; says which field, why and the cure."""
 
+    lasting = False   # whether every picture of this camera will fail alike until somebody acts
+
+
+class EncodingError(ImageError):
+    """An encoding that this machine cannot read, as opposed to one bad picture."""
+
+    lasting = True
+
 
 def check_size(height, width):
     """Raise ImageError for a picture size that no camera has."""
@@ -56,9 +64,9 @@ def _through_cv_bridge(message):
     try:
         bridge = importlib.import_module('cv_bridge').CvBridge()
     except ImportError as error:
-        raise ImageError(f'encoding {message.encoding[:40]!r} needs cv_bridge, which cannot be imported ({error}): '
-                         'install ros-$ROS_DISTRO-cv-bridge, or have the camera publish one of '
-                         f'{", ".join(VIEWED)}') from error
+        raise EncodingError(f'encoding {message.encoding[:40]!r} needs cv_bridge, which cannot be imported ({error}): '
+                            'install ros-$ROS_DISTRO-cv-bridge, or have the camera publish one of '
+                            f'{", ".join(VIEWED)}') from error
     try:
         return Frame(bridge.imgmsg_to_cv2(message, 'bgr8'), 'bgr')
     except Exception as error:  # cv_bridge raises its own kind, and OpenCV's and numpy's for damaged data

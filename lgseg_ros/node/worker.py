@@ -22,7 +22,7 @@ class Worker:
         """vocabulary: VocabularyState; settings: callable giving the present `Settings`."""
         self._engine, self._vocabulary, self._settings, self._logger = engine, vocabulary, settings, logger
         self._frames = NewestFrames()
-        self._said = {}   # camera -> when its last error was logged
+        self._said = {}   # camera -> (when its last error was logged, its text)
         self._thread = threading.Thread(target=self._run, name='lgseg-worker', daemon=True)
         self._thread.start()
 
@@ -43,19 +43,20 @@ class Worker:
             try:
                 self._segment(camera, message)
             except ImageError as error:
-                self._count_failure(camera, str(error))
+                self._count_failure(camera, str(error), error.lasting)
             except Exception as error:  # a fault in one frame must not end the stream; it is counted and said
                 if self._frames.closed:
                     return   # the publishers are being taken away
                 self._count_failure(camera, f'frame lost: {type(error).__name__}: {error}')
 
-    def _count_failure(self, camera, reason):
+    def _count_failure(self, camera, reason, lasting=False):
         camera.failed += 1
         camera.last_error = reason
         # A camera each: rclpy's own throttle goes by the line of code, so one bad camera would hide another's error.
+        when, text = self._said.get(camera, (-THROTTLE_S, None))
         now = time.monotonic()
-        if now - self._said.get(camera, -THROTTLE_S) >= THROTTLE_S:
-            self._said[camera] = now
+        if now - when >= THROTTLE_S and not (lasting and text == reason):   # what lasts is said once
+            self._said[camera] = now, reason
             self._logger.error(f'{camera.topic("image")}: {reason}')
 
     def _segment(self, camera, message):
