@@ -34,7 +34,8 @@ def label_map(message):
 def test_mask_follows_the_conventions(peer, street):
     header = peer.mask_of(street[0]).header
     mask = next(m for m in peer.masks if m.header.stamp == header.stamp)
-    confidence = wait_until(lambda: next((c for c in peer.confidences if c.header.stamp == header.stamp), None), 'confidence')
+    confidence = wait_until(lambda: next((c for c in peer.confidences if c.header.stamp == header.stamp), None),
+                            'confidence')
     overlay = wait_until(lambda: next((o for o in peer.overlays if o.header.stamp == header.stamp), None), 'overlay')
     assert mask.header.frame_id == confidence.header.frame_id == 'camera_optical'
     assert (mask.encoding, mask.height, mask.width, mask.step) == ('mono8', 360, 480, 480)

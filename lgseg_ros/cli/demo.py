@@ -20,11 +20,13 @@ def add_arguments(parser):
     parser.add_argument('--source', default='demo', metavar='S',
                         help='video, image, folder of images, camera device (0, /dev/video0), ROS topic, street[:SEED] '
                              '(procedural), photo, or demo (street, then a photograph; the default)')
-    parser.add_argument('--vocabulary', metavar='LIST', help='first words, "road,car=car|van,sky" (default: preset camvid)')
+    parser.add_argument('--vocabulary', metavar='LIST',
+                        help='first words, "road,car=car|van,sky" (default: preset camvid)')
     parser.add_argument('--preset', default='', help='first words by name: camvid, cityscapes, autoware, nav2')
     parser.add_argument('--then', default=SECOND, metavar='LIST', help='words after the change (default: %(default)s)')
     parser.add_argument('--out', default='out/demo', help='folder to write (default: %(default)s)')
-    parser.add_argument('--weights', default=DEFAULT_WEIGHTS, help='shipped name or .safetensors (default: %(default)s)')
+    parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
+                        help='shipped name or .safetensors (default: %(default)s)')
     parser.add_argument('--engine', default='auto', help='what runs the network (default: %(default)s)')
     parser.add_argument('--fps', type=float, help="play at this rate instead of the source's own")
     parser.add_argument('--size', metavar='WxH', help='scale the source, e.g. 1280x720')

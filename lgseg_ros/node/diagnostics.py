@@ -51,7 +51,8 @@ class Diagnostics:
         if rate_failed:
             level, text = DiagnosticStatus.ERROR, f'{rate_failed:.1f} frames a second fail: {camera.last_error}'
         elif not rate_in and self._node.is_active():
-            level, text = DiagnosticStatus.WARN, f'no pictures on {self._node.resolve_topic_name(camera.topic("image"))}'
+            topic = self._node.resolve_topic_name(camera.topic('image'))
+            level, text = DiagnosticStatus.WARN, f'no pictures on {topic}'
         values = {'received': camera.received, 'segmented': camera.segmented, 'dropped': camera.dropped,
                   'failed': camera.failed, 'rate_in_hz': f'{rate_in:.2f}', 'rate_out_hz': f'{rate_out:.2f}',
                   'frame_ms': f'{camera.frame_ms:.1f}', 'engine_ms': f'{camera.engine_ms:.1f}',

@@ -52,7 +52,8 @@ class SegmentNode(LifecycleNode):
 
     def start(self):
         """Configure and activate, as autostart does.  Returns whether both succeeded."""
-        return all(step() == TransitionCallbackReturn.SUCCESS for step in (self.trigger_configure, self.trigger_activate))
+        steps = self.trigger_configure, self.trigger_activate
+        return all(step() == TransitionCallbackReturn.SUCCESS for step in steps)
 
     def _survive_bad_transitions(self):
         """Refuse a transition that the present state does not allow: rclpy raises, which would end the process."""
@@ -222,7 +223,8 @@ class SegmentNode(LifecycleNode):
 
     @staticmethod
     def _describe_vocabulary(vocabulary, response):
-        response.version, response.names, response.ids = vocabulary.version, list(vocabulary.names), list(vocabulary.ids)
+        response.version = vocabulary.version
+        response.names, response.ids = list(vocabulary.names), list(vocabulary.ids)
         return response
 
     # --- parameters: checked without side effects first, applied after all of a request passed

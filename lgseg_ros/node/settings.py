@@ -44,7 +44,7 @@ class Settings:
         'best_effort', 'Reliability asked of the camera; best_effort connects with every camera',
         choices=('best_effort', 'reliable'))
     lazy_subscription: bool = parameter(
-        False, 'Leave the camera topics while nobody listens to any output; saves their transport, costs the first frames')
+        False, 'Leave the camera topics while nobody listens to any output; saves transport, costs the first frames')
     overlay_alpha: float = parameter(0.5, 'Opacity of the classes in the overlay', 0.0, 1.0, changeable=True)
     autostart: bool = parameter(True, 'Configure and activate at start; false: wait for a lifecycle manager')
 
