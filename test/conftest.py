@@ -1,10 +1,16 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / 'shared'
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / 'shared'
+
+# Before any rclpy.init: the test pictures do not fit Fast DDS's default segment, and would be lost now and then.
+for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+    os.environ.setdefault(variable, str(ROOT / 'config' / 'fastdds.xml'))
 
 
 @pytest.fixture(scope='session')
