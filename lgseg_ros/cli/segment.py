@@ -23,6 +23,7 @@ from ..engines.factory import create_engine
 from ..engines.frames import DEFAULT_PIXELS, Frame
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..sim.sources import IMAGES, open_source
+from ..vocabulary.classes import split_classes
 from ..vocabulary.state import UNLABELLED, VocabularyState
 from ..vocabulary.text_source import TextSource
 
@@ -57,7 +58,7 @@ def run(arguments):
         raise ValueError(f'--frames is {arguments.frames}; give at least 1')
     weights = load_weights(arguments.weights)
     preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
-    classes = [part.strip() for part in (arguments.vocabulary or '').split(',') if part.strip()]
+    classes = split_classes(arguments.vocabulary)
     vocabulary = VocabularyState(TextSource(weights)).replace(classes, preset, arguments.threshold)
     segmenter = Segmenter(create_engine(arguments, weights), vocabulary, arguments.alpha)
     out = Path(arguments.out)

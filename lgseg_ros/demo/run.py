@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from ..paths import find_share
+from ..vocabulary.classes import split_classes
 
 FIRST = {'preset': 'camvid', 'classes': []}
 SECOND = 'road,vehicle=car|truck|bus,person=person|pedestrian|cyclist,plants=tree|vegetation|grass,sky'
@@ -20,11 +21,6 @@ NODE = '/lgseg'
 
 class DemoError(RuntimeError):
     """The demo could not run; the message says why and what to do."""
-
-
-def split_classes(text):
-    """'road, car=car|van' -> ['road', 'car=car|van']."""
-    return [part.strip() for part in (text or '').split(',') if part.strip()]
 
 
 def is_topic(source):

@@ -67,6 +67,11 @@ def _check_text(part):
         raise VocabularyError(f'name {shorten(part)} holds control characters; use plain text')
 
 
+def split_classes(text):
+    """'road, car=car|van' -> ['road', 'car=car|van']."""
+    return [part.strip() for part in (text or '').split(',') if part.strip()]
+
+
 def parse_classes(texts):
     """Parse a whole vocabulary.  Returns a tuple of `ClassSpec`, in the order given.
 
