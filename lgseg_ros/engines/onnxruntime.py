@@ -1,5 +1,6 @@
 """The ONNX Runtime engine: the default on a CPU, and on CUDA or TensorRT where its providers are installed."""
 
+import importlib.util
 import os
 
 import numpy as np
@@ -18,8 +19,18 @@ def usable_cores():
 class OnnxRuntimeEngine:
     """Segments frames with the exported graph; stateless as to words, which come with every call."""
 
-    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS):
-        """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all.
+    NAME = NAME
+
+    @staticmethod
+    def unavailable(precision='auto'):
+        """Why this engine cannot work here at `precision`, or None."""
+        if importlib.util.find_spec('onnxruntime') is None:
+            return 'onnxruntime is not installed (pip install onnxruntime)'
+        return None if precision in ('auto', 'fp32') else f'the exported file is fp32, not {precision}'
+
+    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
+        """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all;
+        precision: one that `unavailable` passes.
 
         Raises WeightsError when the ONNX file is missing, damaged or of other weights.
         """
