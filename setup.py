@@ -39,6 +39,7 @@ setup(
     package_dir=SHARE,
     package_data={
         '': ['*.json', '*.npz', '*.onnx', '*.png', '*.safetensors', '*.txt', '*.xml', '*.yaml'],
+        'lgseg_ros._share.config': ['**/*'],
         'lgseg_ros._share.launch': ['*.py'],
         'lgseg_ros._share.weights': ['*.md'],
     },

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import cv2
 import pytest
+from rclpy.qos import qos_profile_sensor_data
+from ros_graph import Peer, wait_until
+from sensor_msgs.msg import Image
 
 from lgseg_ros.sim.street import StreetCamera
 
@@ -57,3 +61,15 @@ def test_what_cannot_run_says_why(arguments, reason, tmp_path):
 def test_a_topic_that_is_silent_is_reported(tmp_path):
     done = run_demo('--source', '/nobody/image', '--duration', '2', '--out', str(tmp_path / 'out'))
     assert done.returncode == 1 and '/nobody/image' in done.stderr
+
+
+def test_an_interrupted_camera_says_how_many_frames_it_sent():
+    with Peer(listen=()) as peer:
+        got = []
+        peer.node.create_subscription(Image, '/cam/image', got.append, qos_profile_sensor_data)
+        camera = subprocess.Popen([sys.executable, '-m', 'lgseg_ros.demo.camera', '--source', 'street', '--size', '64x48',
+                                   '--topic', '/cam/image'], stdout=subprocess.PIPE, text=True)
+        wait_until(lambda: len(got) >= 3, 'three frames')
+        camera.send_signal(signal.SIGINT)
+        out, _ = camera.communicate(timeout=20)
+    assert camera.returncode == 0 and json.loads(out.splitlines()[-1])['frames_sent'] >= len(got) >= 3

@@ -157,9 +157,9 @@ def test_the_built_package_is_complete(prefix):
     for name in EXECUTABLES:
         assert os.access(prefix / 'lib/lgseg_ros' / name, os.X_OK)
     for folder in ('config', 'launch', 'weights'):
-        in_source = sorted(path.name for path in (ROOT / folder).glob('*') if path.is_file())
+        in_source = [path.relative_to(ROOT) for path in git_files() if path.is_relative_to(ROOT / folder)]
         assert in_source, f'{folder}/ is empty'
-        assert set(in_source) <= {path.name for path in (prefix / 'share/lgseg_ros' / folder).iterdir()}
+        assert [name for name in in_source if not (prefix / 'share/lgseg_ros' / name).is_file()] == []
 
 
 def test_executables_find_the_python_that_has_the_engine(prefix):
@@ -183,8 +183,10 @@ def test_pip_install_brings_the_weights(tmp_path):
             shutil.copy(path, source / path.relative_to(ROOT))
     subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation', '--target', str(target),
                     str(source)], check=True)
-    packed = {path.name for path in (target / 'lgseg_ros' / '_share').glob('*/*')}
-    assert {path.name for path in git_files() if path.parent.name in ('config', 'launch', 'weights')} <= packed
+    share = target / 'lgseg_ros' / '_share'
+    missing = [name for name in (path.relative_to(ROOT) for path in git_files())
+               if name.parts[0] in ('config', 'launch', 'weights') and not (share / name).is_file()]
+    assert missing == []
     code = 'import lgseg_ros; print(lgseg_ros.__file__, lgseg_ros.__version__)'
     answer = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(target)},
                             capture_output=True, text=True, check=True)

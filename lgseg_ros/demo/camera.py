@@ -6,6 +6,7 @@
 import argparse
 import json
 import time
+from itertools import islice
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -18,26 +19,23 @@ from ..sim.sources import open_source
 
 
 def play(node, source, topic, limit=None):
-    """Publish the source's frames at its rate until it ends or `limit` frames are sent.
+    """Publish the source's frames at its rate until it ends or `limit` frames are sent; yields after each.
 
     Waits for a first subscriber, so that none is sent to nobody.  A frame that is late
-    is not made up for by a burst.  Returns the number of frames sent.
+    is not made up for by a burst.
     """
     publisher = node.create_publisher(Image, topic, qos_profile_sensor_data)
-    while not publisher.get_subscription_count():
+    while rclpy.ok() and not publisher.get_subscription_count():
         time.sleep(0.02)
+    due, period = time.monotonic(), 1 / source.fps
+    for pixels in islice(source, limit):
         if not rclpy.ok():
-            return 0
-    sent, due, period = 0, time.monotonic(), 1 / source.fps
-    for pixels in source:
-        if not rclpy.ok() or (limit is not None and sent >= limit):
-            break
+            return
         time.sleep(max(0.0, due - time.monotonic()))
         due = max(due + period, time.monotonic())
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id='camera')
         publisher.publish(image_message(pixels, 'bgr8', header))
-        sent += 1
-    return sent
+        yield
 
 
 def main():
@@ -57,7 +55,8 @@ def main():
     try:
         with open_source(arguments.source, width=width, height=height, fps=arguments.fps,
                          loop=arguments.loop) as source:
-            sent = play(node, source, arguments.topic, arguments.frames)
+            for _ in play(node, source, arguments.topic, arguments.frames):
+                sent += 1   # here, so that an interrupt does not lose the count
         time.sleep(0.5)   # let the last frames leave before the publisher goes
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

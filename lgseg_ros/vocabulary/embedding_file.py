@@ -5,15 +5,14 @@ sizes are checked against the file before memory is taken.
 """
 
 import json
-import os
 import zlib
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from ..whole_file import whole_file
 from .classes import VocabularyError, normalise
 from .text_space import TextSpace, read_space
 
@@ -85,15 +84,6 @@ def _fitting(templates, count):
 
 def write_embeddings(path, embeddings):
     """Write `Embeddings` to `path`, whole or not at all: a reader never sees half a file.  Raises OSError."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        with open(partial, 'wb') as file:
-            np.savez(file, names=np.array(embeddings.names, str), embeddings=embeddings.vectors,
-                     templates=np.array(embeddings.templates, str), encoder=json.dumps(embeddings.space.as_dict()))
-            file.flush()
-            os.fsync(file.fileno())   # a robot is switched off by its battery
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, open(partial, 'wb') as file:   # an open file: savez would add .npz to a name
+        np.savez(file, names=np.array(embeddings.names, str), embeddings=embeddings.vectors,
+                 templates=np.array(embeddings.templates, str), encoder=json.dumps(embeddings.space.as_dict()))

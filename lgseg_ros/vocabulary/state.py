@@ -103,7 +103,6 @@ class VocabularyState:
 
     @staticmethod
     def _specs(classes, preset):
-        classes = [text for text in classes if text != ''] if list(classes) == [''] else list(classes)
         if preset is None:
             return parse_classes(classes)
         if not classes:
