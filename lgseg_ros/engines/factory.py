@@ -31,6 +31,7 @@ class Entry(NamedTuple):
 
 # The fastest first.  Modules are imported when their turn comes.
 ENGINES = {
+    'torch': Entry('.torch', 'TorchEngine', 'gpu'),
     'onnxruntime': Entry('.onnxruntime', 'OnnxRuntimeEngine', 'any'),
 }
 ENGINE_NAMES = ('auto', *ENGINES)

@@ -1,0 +1,149 @@
+"""The torch engine, here on a CPU: all but the capture of the graph is the same code on a GPU."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lgseg_ros.engines.frames import Frame, network_size, to_network
+from lgseg_ros.engines.plans import BUCKETS, Plans, bucket
+from lgseg_ros.engines.resize import linear_matrix, nearest_indices, shrinking_matrices
+from lgseg_ros.engines.torch import TorchEngine
+from lgseg_ros.vocabulary.classes import MAX_ROWS
+from lgseg_ros.vocabulary.state import VocabularyState
+
+SMALL = 160 * 120   # network pixels: tests of plumbing need no sharp masks
+
+
+@pytest.fixture(scope='module')
+def torch_engine(weights):
+    return TorchEngine(weights, threads=1, device='cpu')
+
+
+@pytest.fixture(scope='module')
+def small_engine(weights):
+    return TorchEngine(weights, pixels=SMALL, threads=1, device='cpu')
+
+
+@pytest.fixture
+def camvid(weights):
+    return VocabularyState(weights.bank).replace([], 'camvid')
+
+
+def agreement(first, second):
+    return np.mean([np.mean(a.ids == b.ids) for a, b in zip(first, second)])
+
+
+@pytest.mark.parametrize('size', [(480, 360), (1280, 720), (640, 480)])
+def test_agrees_with_onnx_runtime(torch_engine, engine, camvid, street, size):
+    picture = cv2.resize(street[0], size, interpolation=cv2.INTER_CUBIC)
+    ours, theirs = (e.run([Frame(picture, 'bgr')], camvid) for e in (torch_engine, engine))
+    assert ours[0].ids.shape == ours[0].confidence.shape == picture.shape[:2]
+    assert agreement(ours, theirs) > 0.995
+    assert np.abs(ours[0].confidence.astype(int) - theirs[0].confidence).mean() < 2
+
+
+def test_padding_rows_changes_nothing(torch_engine, engine, weights, street):
+    """9 words run as 16 rows, 8 as 8: neither may differ from the engine that never pads."""
+    for count in (1, 8, 9):
+        words = VocabularyState(weights.bank).replace(weights.bank.names[:count], threshold=0.3)
+        ours, theirs = (e.run([Frame(street[0], 'bgr')], words, 'network') for e in (torch_engine, engine))
+        assert agreement(ours, theirs) > 0.995, count
+
+
+def test_words_change_without_another_plan(small_engine, weights, street):
+    state = VocabularyState(weights.bank)
+    frame = Frame(street[0], 'bgr')
+    first, = small_engine.run([frame], state.replace(['road', 'sky', 'building', 'car']))
+    plans = len(small_engine._plans)
+    words = state.replace(['road', 'heaven=sky', 'tree'], threshold=0.0)
+    second, = small_engine.run([frame], words)
+    assert len(small_engine._plans) == plans
+    assert set(np.unique(second.ids)) <= set(words.ids)
+    assert (second.ids == words.ids[1]).any() and not (first.ids == words.ids[1]).any()
+
+
+def test_every_order_and_a_mixed_batch(small_engine, camvid, street):
+    bgr = street[0]
+    frames = [Frame(bgr, 'bgr'), Frame(np.ascontiguousarray(bgr[..., ::-1]), 'rgb'),
+              Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA), 'bgra'), Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA), 'rgba')]
+    wanted, = small_engine.run(frames[:1], camvid)
+    for mask in small_engine.run(frames, camvid) + [small_engine.run([frame], camvid)[0] for frame in frames[1:]]:
+        assert np.mean(mask.ids == wanted.ids) > 0.999
+    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    flat, = small_engine.run([Frame(grey, 'mono')], camvid)
+    same, = small_engine.run([Frame(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), 'bgr')], camvid)
+    assert np.mean(flat.ids == same.ids) > 0.999
+
+
+def test_masks_outlive_the_next_frame(small_engine, camvid, street):
+    first, = small_engine.run([Frame(street[0], 'bgr')], camvid)
+    kept = first.ids.copy()
+    small_engine.run([Frame(np.ascontiguousarray(street[0][::-1]), 'bgr')], camvid)
+    assert np.array_equal(first.ids, kept)
+
+
+def test_threshold_and_output_size(small_engine, weights, street):
+    words = VocabularyState(weights.bank).replace([], 'camvid', 229.5 / 255)   # between two bytes
+    mask, = small_engine.run([Frame(street[0], 'bgr')], words, 'network')
+    assert mask.ids.shape == network_size(360, 480, SMALL)
+    assert np.array_equal(mask.ids == 255, mask.confidence < 230)
+
+
+def test_half_floats_decide_as_fp32_does(weights, camvid, street):
+    """What CUDA computes in fp16, here with the CPU's slow half kernels."""
+    picture = cv2.resize(street[0], (320, 240), interpolation=cv2.INTER_AREA)
+    engine = TorchEngine(weights, threads=1, device='cpu')
+    full, = engine.run([Frame(picture, 'bgr')], camvid)
+    engine._model.half()
+    engine._plans.clear()
+    half, = engine.run([Frame(picture, 'bgr')], camvid)
+    assert np.mean(full.ids == half.ids) > 0.985
+
+
+@pytest.mark.parametrize('frame, network', [((720, 1280), (312, 552)), ((480, 640), (360, 480)), ((1024, 2048), (296, 592))])
+def test_resizing_is_opencvs(street, frame, network):
+    picture = cv2.resize(street[0], frame[::-1], interpolation=cv2.INTER_CUBIC)
+    wanted = to_network(Frame(picture, 'rgb'), network).astype(float)
+    rows, columns = shrinking_matrices(frame, network)
+    ours = np.einsum('hH,HWc,wW->hwc', rows, picture.astype(np.float32), columns, optimize=True)
+    assert np.abs(ours.round() - wanted).max() <= 1
+    small = street[1][:network[0], :network[1]]
+    wanted = cv2.resize(small, frame[::-1], interpolation=cv2.INTER_NEAREST)
+    y, x = (nearest_indices(*side) for side in zip(small.shape, frame))
+    assert np.mean(small[y][:, x] == wanted) > 0.999
+    back = linear_matrix(small.shape[0], frame[0]) @ small.astype(np.float32) @ linear_matrix(small.shape[1], frame[1]).T
+    assert np.abs(back - cv2.resize(small, frame[::-1], interpolation=cv2.INTER_LINEAR)).max() <= 1
+
+
+def test_buckets_hold_every_vocabulary():
+    assert [bucket(count) for count in (1, 8, 9, 64, 65)] == [8, 8, 16, 64, 128]
+    assert bucket(MAX_ROWS) == BUCKETS[-1]
+
+
+def test_plans_keep_the_last_used_and_close_the_rest():
+    closed = []
+
+    class Thing:
+        def __init__(self, key):
+            self.key = key
+
+        def close(self):
+            closed.append(self.key)
+
+    plans = Plans(Thing, limit=2)
+    first = plans.get('a')
+    plans.get('b')
+    assert plans.get('a') is first and not closed
+    plans.get('c')
+    assert closed == ['b'] and len(plans) == 2
+    plans.clear()
+    assert sorted(closed) == ['a', 'b', 'c'] and not len(plans)
+
+
+def test_precisions(weights):
+    assert TorchEngine.unavailable('auto') is None and 'fp32 and fp16' in TorchEngine.unavailable('int8')
+    with pytest.raises(RuntimeError, match='needs a CUDA device'):
+        TorchEngine(weights, precision='fp16', device='cpu')
+    if not torch.cuda.is_available():
+        assert TorchEngine.not_ready(weights, SMALL) == 'this PyTorch sees no CUDA device'
