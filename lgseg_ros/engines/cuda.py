@@ -49,12 +49,14 @@ class Cuda:
         """A stream that does not wait for the default one."""
         return self.StreamCreateWithFlags(self._runtime.cudaStreamNonBlocking)
 
-    def begin_capture(self, stream):
-        """Record what this thread sends to `stream` instead of doing it."""
+    def capture(self, stream, send):
+        """Record what `send()` sends to `stream` instead of doing it.  Returns the graph, ready to be launched."""
         self.StreamBeginCapture(stream, self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
-
-    def end_capture(self, stream):
-        """The recorded graph, ready to be launched."""
+        try:
+            send()
+        except EngineError:
+            self._runtime.cudaStreamEndCapture(stream)   # else the stream would go on recording
+            raise
         graph = self.StreamEndCapture(stream)
         try:
             return self.GraphInstantiate(graph, 0)

@@ -33,10 +33,14 @@ class Identity(NamedTuple):
     pixels: int              # of the network
 
     @property
+    def gpu_name(self):
+        """The GPU as a part of file names."""
+        return re.sub(r'\W+', '-', self.gpu).strip('-').lower()
+
+    @property
     def file_name(self):
         """Unlike the runtime's version, everything that several engines in use may differ in is in the name."""
-        gpu = re.sub(r'\W+', '-', self.gpu).strip('-').lower()
-        return f'{self.weights}-{self.weights_sha256[:12]}-{self.precision}-{self.pixels}-{gpu}.engine'
+        return f'{self.weights}-{self.weights_sha256[:12]}-{self.precision}-{self.pixels}-{self.gpu_name}.engine'
 
 
 class Stored(NamedTuple):

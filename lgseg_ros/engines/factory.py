@@ -11,7 +11,6 @@ An engine is a class with
 """
 
 import importlib
-import importlib.util
 import logging
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ class Entry(NamedTuple):
 
 # The fastest first.  Modules are imported when their turn comes.
 ENGINES = {
+    'tensorrt': Entry('.tensorrt', 'TensorRTEngine', 'gpu'),
     'torch': Entry('.torch', 'TorchEngine', 'gpu'),
     'onnxruntime': Entry('.onnxruntime', 'OnnxRuntimeEngine', 'any'),
 }
@@ -108,11 +108,6 @@ def engine_class(name):
     """The class of an engine by its name."""
     entry = ENGINES[name]
     return getattr(importlib.import_module(entry.module, __package__), entry.class_name)
-
-
-def is_installed(package):
-    """Whether a Python package is there, without importing it."""
-    return importlib.util.find_spec(package) is not None
 
 
 def _why_not(name, precision, weights, settings, waits):

@@ -1,0 +1,109 @@
+"""Build the TensorRT engine of weights for this machine's GPU, once; the node and all else then find it in the cache.
+
+A build takes minutes.  It is of this GPU and this version of TensorRT; words, thresholds and cameras change nothing
+of it.  --network-only makes the file that TensorRT reads, for a robot without PyTorch: copy it beside the weights there.
+
+Examples:
+  lgseg build-engine
+  lgseg build-engine --weights street.safetensors --size 1280x720 --max-batch 2
+  lgseg build-engine --network-only --out robot/
+"""
+
+import json
+
+from tqdm import tqdm
+
+from ..engines.engine_cache import engine_folder, why_not
+from ..engines.frames import DEFAULT_PIXELS
+from ..engines.gpu import EngineError
+from ..engines.tensorrt import TensorRTEngine, identify
+from ..engines.tensorrt_build import MAX_BATCH, Shapes, load_tensorrt_engine
+from ..engines.tensorrt_network import make_network
+from ..engines.weights import DEFAULT_WEIGHTS, load_weights
+
+MOST_PICTURES = 64   # at once: the working memory of all of them is taken
+
+
+def add_arguments(parser):
+    """The command line of `lgseg build-engine`."""
+    parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
+                        help='shipped name or .safetensors (default: %(default)s)')
+    parser.add_argument('--precision', choices=('fp16', 'fp32'), default='fp16', help='default: %(default)s')
+    parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
+                        help="the node's parameter network_pixels (default: %(default)s)")
+    parser.add_argument('--size', default='640x480', metavar='WxH',
+                        help="of the camera's pictures, which the engine is tuned to; others run too "
+                             '(default: %(default)s)')
+    parser.add_argument('--max-batch', type=int, default=MAX_BATCH, metavar='N',
+                        help='most pictures at once, for several cameras (default: %(default)s)')
+    parser.add_argument('--again', action='store_true', help='build even if there is an engine already')
+    parser.add_argument('--network-only', action='store_true',
+                        help='only make the file that TensorRT reads; needs torch and onnx, and no GPU')
+    parser.add_argument('--out', metavar='DIR', help='folder for --network-only (default: the engine cache)')
+    parser.add_argument('--json', action='store_true', help='print the result as JSON')
+
+
+def run(arguments):
+    """Build, and say where the result is."""
+    shapes = read_shapes(arguments)
+    weights = load_weights(arguments.weights)
+    if arguments.network_only:
+        path = make_network(weights, arguments.precision, arguments.out or engine_folder())
+        return _tell(arguments, {'network': str(path), 'mb': round(path.stat().st_size / 1e6, 1)})
+    reason = TensorRTEngine.unavailable(arguments.precision)
+    if reason:
+        raise EngineError(f'cannot build here: {reason}')
+    identity = identify(weights, arguments.network_pixels, arguments.precision)
+    path = engine_folder() / identity.file_name
+    present = not arguments.again and why_not(path, identity) is None
+    with Bar() as bar:
+        stored = load_tensorrt_engine(weights, identity, shapes, arguments.again, bar)
+    return _tell(arguments, {'engine': str(path), 'mb': round(len(stored.engine) / 1e6, 1),
+                             'was_there': present, **stored.notes, **stored.identity})
+
+
+def read_shapes(arguments):
+    """The `Shapes` asked for.  Raises ValueError naming what is wrong."""
+    try:
+        width, height = map(int, arguments.size.lower().split('x'))
+    except ValueError:
+        raise ValueError(f'--size {arguments.size!r} is not WIDTHxHEIGHT, such as 1280x720') from None
+    if min(width, height) < 1:
+        raise ValueError(f'--size {arguments.size} has no pixels')
+    if not 1 <= arguments.max_batch <= MOST_PICTURES:
+        raise ValueError(f'--max-batch is {arguments.max_batch}; give 1 to {MOST_PICTURES}')
+    if arguments.network_pixels < 64 * 64:
+        raise ValueError(f'--network-pixels is {arguments.network_pixels}; give at least {64 * 64}')
+    return Shapes((height, width), arguments.max_batch)
+
+
+class Bar:
+    """One progress bar for TensorRT's nested phases: the outermost moves it, the innermost is named."""
+
+    def __init__(self):
+        self._bar, self._outermost = None, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, phase, done, steps):
+        """As TensorRT tells: `done` of `steps` of `phase`; from any of its threads."""
+        if self._bar is None:
+            self._bar, self._outermost = tqdm(total=steps, unit='step', leave=False, disable=None), phase
+        if phase == self._outermost:
+            self._bar.total = steps
+            self._bar.update(done - self._bar.n)
+        self._bar.set_description(phase[:40], refresh=False)
+
+
+def _tell(arguments, result):
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        width = max(map(len, result))
+        print('\n'.join(f'{name:<{width}}  {value}' for name, value in result.items()))
+    return 0
