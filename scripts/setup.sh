@@ -185,19 +185,22 @@ build_inputs() {
     find lgseg_ros launch config weights -name __pycache__ -prune -o -type f -print 2>/dev/null | LC_ALL=C sort
 }
 
-have_real_vision_msgs() {
+# have_real PACKAGE: whether a workspace other than this one offers it.
+have_real() {
     local prefix
     for prefix in ${AMENT_PREFIX_PATH//:/ }; do
         case $prefix in "$LGSEG_ROOT"/*) continue ;; esac
-        [ ! -e "$prefix/share/ament_index/resource_index/packages/vision_msgs" ] || return 0
+        [ ! -e "$prefix/share/ament_index/resource_index/packages/$1" ] || return 0
     done
     return 1
 }
 
 build() {
     source scripts/activate.sh
-    local paths=(.)
-    have_real_vision_msgs || paths+=(interfaces/vision_msgs)
+    local paths=(.) stand_in
+    for stand_in in interfaces/*; do
+        have_real "${stand_in##*/}" || paths+=("$stand_in")
+    done
     # A colcon defaults file of the user's (merge-install, another build folder) is for other workspaces.
     COLCON_DEFAULTS_FILE=/dev/null colcon build --base-paths "${paths[@]}" --symlink-install --cmake-force-configure \
         --cmake-args -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$VENV/bin/python3"

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,14 +14,17 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from faults_pictures import picture
 from faults_table import DOCUMENT, all_faults, fault, fault_rows, render
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
 from ros_graph import NodeProcess, Peer, wait_until
 
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.node.camera import Camera
+from lgseg_ros.node.segment_node import SegmentNode
 from lgseg_ros.node.settings import Settings
 from lgseg_ros.node.worker import Worker
 from lgseg_ros.vocabulary.bank import load_npz_bank
@@ -375,6 +379,33 @@ def test_an_engine_that_hangs(engine, weights):
         assert not bench.worker.stop(0.2)
         assert bench.worker.stop(30)   # it ends once the engine returns
         assert not bench.log.errors
+
+
+@fault(ENGINE, 'an engine that hangs on a frame', 'diagnostics: ERROR "has not finished its frame for N s"; OK once it does')
+def test_a_hanging_engine_is_reported(engine, monkeypatch):
+    monkeypatch.setattr('lgseg_ros.node.diagnostics.STUCK_S', 0.2)
+    context, returns = rclpy.Context(), threading.Event()
+    rclpy.init(context=context)
+    node, executor = SegmentNode('hanging', context=context), SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+
+    def said(text):
+        executor.spin_once(timeout_sec=0.05)
+        return [status.level for array in peer.diagnostics for status in array.status
+                if status.name == '/hanging: segmentation' and text in status.message]
+    try:
+        assert node.start()
+        node._worker._engine = FailingEngine(engine, {1: lambda: returns.wait(30)})
+        with Peer('/hanging') as peer:
+            wait_until(lambda: peer.send(np.zeros((48, 64, 3), np.uint8)) and said('has not finished its frame for'), 'the error')
+            assert said('has not finished')[-1] == DiagnosticStatus.ERROR
+            returns.set()
+            peer.diagnostics.clear()
+            assert wait_until(lambda: said('active'), 'the end of it')[-1] == DiagnosticStatus.OK
+    finally:
+        returns.set()
+        node.close()
+        rclpy.try_shutdown(context=context)
 
 
 @fault(ENGINE, 'the engine fails at every frame', 'every frame is counted, the log holds one line in 5 s')

@@ -18,7 +18,7 @@ from lgseg_ros.node.settings import Settings, declare
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [entry.name for entry in fields(Settings)]
 # What a file for every robot cannot know: which cameras there are, and who manages the node.
-LEFT_TO_THE_USER = {'cameras', 'autostart'}
+LEFT_TO_THE_USER = {'cameras', 'autostart', 'bond_heartbeat_period'}
 
 
 def printed(capsys, *arguments):

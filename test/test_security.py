@@ -16,7 +16,7 @@ LOOKS = {('topic', 'publish'): 'get_publisher_names_and_types_by_node',
          ('topic', 'subscribe'): 'get_subscriber_names_and_types_by_node',
          ('service', 'reply'): 'get_service_names_and_types_by_node',
          ('service', 'request'): 'get_client_names_and_types_by_node'}
-CONFIGURATIONS = [(), ('transport:=compressed', 'use_sim_time:=true')]   # between them, every topic there is
+CONFIGURATIONS = [(), ('transport:=compressed', 'use_sim_time:=true', 'bond_heartbeat_period:=0.1')]   # between them, every topic there is
 NOT_EVERYWHERE = {'/lgseg/get_type_description'}                         # Humble's nodes have none
 
 

@@ -12,7 +12,7 @@ from vision_msgs.msg import LabelInfo
 
 from lgseg_ros.srv import SetVocabulary
 
-from ..node.diagnostics import TOPIC as DIAGNOSTICS_TOPIC
+from ..node.updater import TOPIC as DIAGNOSTICS_TOPIC
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -66,8 +66,13 @@ def frame_from_compressed(message):
     return Frame(pixels, 'bgr')
 
 
+def compressed_size(message):
+    """(height, width) that a sensor_msgs/CompressedImage promises in its header, or None."""
+    return _size_in_header(memoryview(message.data))
+
+
 def _size_in_header(data):
-    """(height, width) from the head of a PNG or JPEG, or None."""
+    """(height, width) from the head of a PNG or JPEG, or None; data: bytes, or a view of them."""
     if data[:8] == b'\x89PNG\r\n\x1a\n' and len(data) >= 24:
         width, height = struct.unpack('>II', data[16:24])
         return height, width

@@ -18,7 +18,7 @@ class Inputs:
     """Subscribes one camera and hands what comes to `offer(camera, message)`."""
 
     def __init__(self, node, camera, settings, offer):
-        self._node, self._camera, self._settings, self._offer = node, camera, settings, offer
+        self.camera, self._node, self._settings, self._offer = camera, node, settings, offer
         base = node.resolve_topic_name(camera.topic('image'))
         # The remapping of the plain topic holds for its compressed companion, as with image_transport.
         self.topic = f'{base}/compressed' if settings.transport == 'compressed' else base
@@ -36,10 +36,10 @@ class Inputs:
         qos = newest_only(self._settings.image_reliability)
         self._subscriptions = [
             self._node.create_subscription(
-                kind, self.topic, lambda message: self._offer(self._camera, message), qos,
+                kind, self.topic, lambda message: self._offer(self.camera, message), qos,
                 event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)),
             self._node.create_subscription(
-                CameraInfo, self._camera.topic('camera_info'), self._on_info, newest_only('best_effort'))]
+                CameraInfo, self.camera.topic('camera_info'), self._on_info, newest_only('best_effort'))]
 
     def unsubscribe(self):
         """Leave the topics."""
@@ -49,7 +49,7 @@ class Inputs:
         self._forget_explanation()
 
     def _on_info(self, message):
-        self._camera.info = message
+        self.camera.info = message
 
     def _on_incompatible(self, event):
         """Name the publisher and the policy, once the name is known: without this, a mismatch shows as silence."""

@@ -4,21 +4,26 @@ import signal
 import sys
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 
 from .segment_node import SegmentNode
+
+LOOK_S = 0.1   # how often the executor looks for a signal
 
 
 def main(args=None):
     """Run the node until it is told to stop.  Returns the exit code: 1 when it could not start."""
-    interrupts = []
+    signals = []
 
-    def interrupt(number, _):
-        interrupts.append(number)
-        raise KeyboardInterrupt
+    def remember(number, _):
+        signals.append(number)
+        signal.signal(number, signal.SIG_DFL)   # a second one ends the process at once, whatever it is doing
 
-    before = signal.signal(signal.SIGINT, interrupt)   # rclpy.init keeps it, and calls it after its own
-    rclpy.init(args=args)
+    # Not rclpy's handlers: they end its context under the node, so that no goodbye can be sent, and raise from
+    # wherever the interpreter happens to be.
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         node = SegmentNode()
@@ -26,22 +31,17 @@ def main(args=None):
             return 1
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass   # SIGINT raises the one, SIGTERM the other
+        while not signals and rclpy.ok():
+            executor.spin_once(timeout_sec=LOOK_S)
     except ValueError as error:
         rclpy.logging.get_logger('lgseg').fatal(str(error))
         return 1
-    except Exception:
-        # A signal that meets rclpy in the middle of its own code comes out as another error: SIGINT while a message
-        # is converted as a failed conversion, SIGTERM between two waits as an invalid context.
-        if rclpy.ok() and not interrupts:
-            raise
     finally:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 

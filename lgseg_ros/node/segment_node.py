@@ -17,6 +17,7 @@ from ..engines.weights import WeightsError, load_weights
 from ..vocabulary.classes import VocabularyError
 from ..vocabulary.state import VocabularyState
 from ..vocabulary.text_source import TextSource
+from .bond import Bond
 from .camera import Camera
 from .diagnostics import Diagnostics
 from .inputs import Inputs
@@ -37,7 +38,7 @@ class SegmentNode(LifecycleNode):
         self.vocabulary = None      # VocabularyState once configured
         self.cameras = []
         self._offered = []          # services
-        self._engine = self._worker = None
+        self._engine = self._worker = self._bond = None
         self._inputs = []
         self._watch = None
         self._syncing = False
@@ -95,6 +96,7 @@ class SegmentNode(LifecycleNode):
     def _offer(self):
         for name in camera_names(self.settings):
             self.cameras.append(Camera(self, name))
+            self._diagnostics.watch(self.cameras[-1])
         for kind, name, answer in ((SetVocabulary, '~/set_vocabulary', self._set_vocabulary),
                                    (GetVocabulary, '~/get_vocabulary', self._get_vocabulary)):
             self._offered.append(self.create_service(kind, name, answer))
@@ -128,6 +130,8 @@ class SegmentNode(LifecycleNode):
             for inputs in self._inputs:
                 inputs.subscribe()
         topics = ', '.join(inputs.topic for inputs in self._inputs)
+        if self.settings.bond_heartbeat_period:
+            self._bond = Bond(self, self.settings.bond_heartbeat_period)
         self._active = True
         self.get_logger().info(f'active; pictures from {topics}')
 
@@ -166,10 +170,6 @@ class SegmentNode(LifecycleNode):
         self._stop_segmenting()
         self.destroy_node()
 
-    def is_active(self):
-        """Whether the cameras are subscribed to."""
-        return self._active
-
     def engine_summary(self):
         """The engine in one line, or '' while none is loaded."""
         return self._engine.summary() if self._engine else ''
@@ -178,8 +178,23 @@ class SegmentNode(LifecycleNode):
         """Lifecycle state in a word."""
         return 'active' if self._active else 'inactive' if self._engine else 'unconfigured'
 
+    def inputs_of(self, camera):
+        """The `Inputs` of a camera, or None while the node is not active."""
+        return next((inputs for inputs in self._inputs if inputs.camera is camera), None)
+
+    def busy_seconds(self):
+        """For how long the engine has worked on the frames in hand; 0 between frames."""
+        return self._worker.busy_seconds() if self._worker else 0.0
+
+    def bond_state(self):
+        """none, or waiting, formed, broken."""
+        return self._bond.state if self._bond else 'none'
+
     def _stop_segmenting(self):
         self._active = False
+        if self._bond:
+            self._bond.close()
+            self._bond = None
         if self._watch:
             self.destroy_timer(self._watch)
             self._watch = None
@@ -192,6 +207,7 @@ class SegmentNode(LifecycleNode):
 
     def _release(self):
         for camera in self.cameras:
+            self._diagnostics.forget(camera)
             camera.destroy(self)
         for service in self._offered:
             self.destroy_service(service)

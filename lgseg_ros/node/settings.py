@@ -6,6 +6,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 from ..engines.frames import DEFAULT_PIXELS
 from ..engines.weights import DEFAULT_WEIGHTS
+from .bond import SHORTEST_PERIOD_S
 
 
 def parameter(default, description, low=None, high=None, choices=None, changeable=False):
@@ -47,6 +48,9 @@ class Settings:
         False, 'Leave the camera topics while nobody listens to any output; saves transport, costs the first frames')
     overlay_alpha: float = parameter(0.5, 'Opacity of the classes in the overlay', 0.0, 1.0, changeable=True)
     autostart: bool = parameter(True, 'Configure and activate at start; false: wait for a lifecycle manager')
+    bond_heartbeat_period: float = parameter(
+        0.0, 'Seconds between heartbeats to Nav2\'s lifecycle manager while active, 0.1 as in Nav2\'s servers; '
+        '0: no bond', 0.0, 2.0)
 
 
 def descriptor(entry):
@@ -85,6 +89,9 @@ def check(settings):
         value, choices = getattr(settings, entry.name), entry.metadata['choices']
         if choices and value not in choices:
             raise ValueError(f'parameter {entry.name} is {value!r}; give one of: {", ".join(choices)}')
+    if 0 < settings.bond_heartbeat_period < SHORTEST_PERIOD_S:
+        raise ValueError(f'parameter bond_heartbeat_period is {settings.bond_heartbeat_period:g}; give 0 (no bond) or '
+                         f'at least {SHORTEST_PERIOD_S:g}')
     names = camera_names(settings)
     for name in names:
         if name and not name.replace('_', 'a').isalnum() or name[:1].isdigit():

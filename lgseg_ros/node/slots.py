@@ -20,15 +20,23 @@ class NewestFrames:
             self._ready.notify()
             return replaced
 
-    def take(self):
-        """Wait for a frame.  Returns (camera, frame), or None once closed."""
+    def take(self, most=1, kind=None):
+        """Wait for a frame.  Returns [(camera, frame)] of the camera whose turn it is, or None once closed.
+
+        most: with more than one, also those of other cameras that wait and are alike, kind(frame) being equal and
+        not None.  The others stay, so that newer ones may replace them.
+        """
         with self._ready:
             while not self._waiting and not self._closed:
                 self._ready.wait()
             if self._closed:
                 return None
-            camera = next(iter(self._waiting))
-            return camera, self._waiting.pop(camera)
+            first = next(iter(self._waiting))
+            cameras = [first]
+            if most > 1 and (wanted := kind(self._waiting[first])) is not None:
+                cameras += [camera for camera, frame in self._waiting.items()
+                            if camera != first and kind(frame) == wanted]
+            return [(camera, self._waiting.pop(camera)) for camera in cameras[:most]]
 
     @property
     def closed(self):

@@ -1,0 +1,75 @@
+"""What publishes statuses on /diagnostics: the distribution's diagnostic_updater, or the little of it that is needed."""
+
+import importlib
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+
+TOPIC = '/diagnostics'
+PERIOD, USE_FQN = 'diagnostic_updater.period', 'diagnostic_updater.use_fqn'   # the package's own parameters
+SHORTEST_S, LONGEST_S = 0.1, 60.0
+
+
+def create_updater(node, hardware_id):
+    """An updater that runs its tasks every `diagnostic_updater.period` seconds and publishes what they return.
+
+    It has add(name, task) and removeByName(name); a task takes a DiagnosticStatus, fills it and returns it.
+    """
+    node.declare_parameter(USE_FQN, True, ParameterDescriptor(   # two robots on one graph have nodes of one name
+        description='Name the statuses by the node\'s full name, with its namespace', read_only=True))
+    updater = _find_updater()(node)
+    updater.node_name = updater.node_name.replace('//', '/')   # as the package spells the root namespace
+    updater.setHardwareID(hardware_id)
+    updater.addedTaskCallback = lambda task: None   # it would publish a status without any of its values
+    if updater.timer:
+        node.destroy_timer(updater.timer)
+    # Steady: the package's own timer stands still where use_sim_time is set and no clock runs.
+    updater.timer = node.create_timer(min(max(updater.period, SHORTEST_S), LONGEST_S), updater.update,
+                                      clock=Clock(clock_type=ClockType.STEADY_TIME))
+    return updater
+
+
+def _find_updater():
+    try:
+        return importlib.import_module('diagnostic_updater').Updater
+    except ImportError:   # the wheels have none
+        return PlainUpdater
+
+
+def fill(status, level, message, values):
+    """Fill a DiagnosticStatus; values: dict of anything that str() can show.  Returns it."""
+    status.level, status.message = level, message
+    status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return status
+
+
+class PlainUpdater:
+    """Same parameters, names and messages as diagnostic_updater.Updater."""
+
+    def __init__(self, node):
+        self.period = node.declare_parameter(PERIOD, 1.0, ParameterDescriptor(
+            description='Seconds between two messages on /diagnostics', read_only=True,
+            floating_point_range=[FloatingPointRange(from_value=SHORTEST_S, to_value=LONGEST_S)])).value
+        full = node.get_parameter(USE_FQN).value
+        self.node_name = node.get_fully_qualified_name() if full else node.get_name()
+        self.timer = None
+        self._node, self._tasks, self._hardware_id = node, {}, ''
+        self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 1)
+
+    def setHardwareID(self, text):   # noqa: N802, the package's spelling here and below
+        self._hardware_id = text
+
+    def add(self, name, task):
+        self._tasks[name] = task
+
+    def removeByName(self, name):   # noqa: N802
+        self._tasks.pop(name, None)
+
+    def update(self):
+        """Run all tasks and publish."""
+        message = DiagnosticArray()
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.status = [task(DiagnosticStatus(name=f'{self.node_name}: {name}', hardware_id=self._hardware_id))
+                          for name, task in self._tasks.items()]
+        self._publisher.publish(message)

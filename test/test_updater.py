@@ -1,0 +1,72 @@
+"""Diagnostics come out the same through the distribution's diagnostic_updater and where there is none."""
+
+import importlib.util
+import time
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+
+from lgseg_ros.node import updater as module
+from lgseg_ros.node.updater import PlainUpdater, create_updater, fill
+
+
+@pytest.fixture(params=['plain', 'diagnostic_updater'])
+def kind(request, monkeypatch):
+    """The class that `create_updater` must use."""
+    if request.param == 'plain':
+        monkeypatch.setattr(module, '_find_updater', lambda: PlainUpdater)
+        return PlainUpdater
+    return pytest.importorskip('diagnostic_updater', reason='the wheels have no diagnostic_updater').Updater
+
+
+def run(seconds, *words, name='eyes', tasks=('segmentation', 'camera front')):
+    """Messages of a node with an updater that spins for `seconds`."""
+    context = rclpy.Context()
+    rclpy.init(context=context, args=['--ros-args', *words])
+    node, messages = rclpy.create_node(name, context=context), []
+    node.create_subscription(DiagnosticArray, module.TOPIC, messages.append, 10)
+    updater = create_updater(node, 'lgseg')
+    for number, task in enumerate(tasks):
+        updater.add(task, lambda status, n=number: fill(status, DiagnosticStatus.WARN, f'task {n}', {'n': n, 'x': 0.5}))
+    updater.add('gone', lambda status: status)
+    updater.removeByName('gone')
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        executor.spin_once(timeout_sec=0.05)
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+    return type(updater), messages
+
+
+def test_the_message(kind):
+    used, messages = run(1.5, '-p', 'diagnostic_updater.period:=0.3')
+    assert used is kind and 2 <= len(messages) <= 6
+    for message in messages:   # every one: none without its values
+        assert [status.name for status in message.status] == ['/eyes: segmentation', '/eyes: camera front']
+        assert [status.message for status in message.status] == ['task 0', 'task 1']
+        assert message.header.stamp.sec > 0
+    status = messages[0].status[1]
+    assert (status.level, status.hardware_id) == (DiagnosticStatus.WARN, 'lgseg')
+    assert [(value.key, value.value) for value in status.values] == [('n', '1'), ('x', '0.5')]
+
+
+@pytest.mark.parametrize('words, name', [
+    (('-r', '__ns:=/robot'), '/robot/eyes'),
+    (('-r', '__ns:=/robot', '-p', 'diagnostic_updater.use_fqn:=false'), 'eyes')])
+def test_names_tell_robots_apart(kind, words, name):
+    _, messages = run(0.6, '-p', 'diagnostic_updater.period:=0.2', *words)
+    assert messages[0].status[0].name == f'{name}: segmentation'
+
+
+def test_a_clock_that_stands_still_does_not_silence_it(kind):
+    _, messages = run(1.0, '-p', 'diagnostic_updater.period:=0.2', '-p', 'use_sim_time:=true')
+    assert len(messages) >= 2
+
+
+def test_the_package_is_used_where_it_is_installed():
+    installed = importlib.util.find_spec('diagnostic_updater') is not None
+    assert (module._find_updater() is not PlainUpdater) == installed
