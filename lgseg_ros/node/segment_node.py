@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
-from ..engines.factory import create_engine
+from ..engines.factory import close_engine, create_engine
 from ..engines.weights import WeightsError, load_weights
 from ..vocabulary.classes import VocabularyError
 from ..vocabulary.state import VocabularyState
@@ -45,6 +45,8 @@ class SegmentNode(LifecycleNode):
         self._ids = {}              # {name: id} of this process: a clean-up must not free ids that consumers remember
         self._active = False
         self.last_error = ''
+        self.engine_choice = None   # what was asked for and what runs, once configured
+        self._engine_busy = False   # its thread did not end in time
         self._diagnostics = Diagnostics(self)
         self._survive_bad_transitions()
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -90,8 +92,14 @@ class SegmentNode(LifecycleNode):
         weights = load_weights(self.settings.weights)
         self.vocabulary = VocabularyState(TextSource(weights, warn=self.get_logger().warning), self._ids)
         vocabulary = self.vocabulary.replace(*self._words(self.settings))
-        self._engine = create_engine(self.settings, weights)
-        self._engine.warm_up(vocabulary)
+        self._engine = create_engine(self.settings, weights, self._note_engine, vocabulary)
+
+    def _note_engine(self, choice):
+        self.engine_choice = choice
+        if choice.fell_back:
+            self.get_logger().warning(f'engine: {choice}')
+        else:
+            self.get_logger().info(f'engine: {choice}')
 
     def _offer(self):
         for name in camera_names(self.settings):
@@ -202,6 +210,7 @@ class SegmentNode(LifecycleNode):
             inputs.unsubscribe()
         self._inputs = []
         if self._worker and not self._worker.stop():
+            self._engine_busy = True
             self.get_logger().warning('the engine did not finish its frame in time')
         self._worker = None
 
@@ -211,6 +220,9 @@ class SegmentNode(LifecycleNode):
             camera.destroy(self)
         for service in self._offered:
             self.destroy_service(service)
+        if not self._engine_busy:   # else its thread still uses that memory, which goes with the process
+            close_engine(self._engine)
+        self._engine_busy = False
         self.cameras, self._offered, self._engine, self.vocabulary = [], [], None, None
 
     # --- services

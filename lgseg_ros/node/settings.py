@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from ..engines.factory import ENGINE_NAMES, PRECISIONS
 from ..engines.frames import DEFAULT_PIXELS
 from ..engines.weights import DEFAULT_WEIGHTS
 from .bond import SHORTEST_PERIOD_S
@@ -29,7 +30,11 @@ class Settings:
         0.0, 'Least confidence of a labelled pixel; less confident ones get id 255', 0.0, 1.0, changeable=True)
     weights: str = parameter(
         DEFAULT_WEIGHTS, 'Name of shipped weights, or path of a .safetensors file with its .json and .onnx')
-    engine: str = parameter('auto', 'What runs the network', choices=('auto', 'onnxruntime'))
+    engine: str = parameter(
+        'auto', 'What runs the network; auto: the fastest that is ready here. One that does not work is replaced by '
+        'the next, with a warning', choices=ENGINE_NAMES)
+    precision: str = parameter(
+        'auto', 'Numbers the network computes with; auto: the fastest whose masks are as good', choices=PRECISIONS)
     threads: int = parameter(0, 'CPU threads of the engine; 0: all cores this process may use', 0, 256)
     network_pixels: int = parameter(
         DEFAULT_PIXELS, 'Pixels of the picture that the network sees, at the frame\'s aspect ratio; fewer is faster',
