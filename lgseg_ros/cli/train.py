@@ -77,7 +77,10 @@ def _add_network(group):
                                                                     '(default: %(default)s)')
     group.add_argument('--pretrained', choices=('imagenet', 'none'), default='imagenet', help='default: %(default)s')
     group.add_argument('--init', metavar='W', help='go on from trained weights, a shipped name or a .safetensors; they '
-                                                   'decide the network, whatever the other options of this group say')
+                                                   'decide the network, whatever the other options of this group say, '
+                                                   'but may get the upsampling that they had not')
+    group.add_argument('--upsample', type=int, default=64, metavar='C', help='channels of the learned upsampling; 0: '
+                                                                            'bilinear (default: %(default)s)')
     group.add_argument('--blocks', type=int, default=default.blocks, help='fusion blocks (default: %(default)s)')
     for bridge in ('image-to-text', 'text-to-image'):
         group.add_argument(f'--{bridge}', action=argparse.BooleanOptionalAction, default=True,
@@ -118,7 +121,7 @@ def make_trainer(arguments, device):
     from ..training.train import Trainer
     from ..vocabulary.bank import load_npz_bank
     bank = load_npz_bank(arguments.bank)
-    start = _start(arguments.init, bank) if arguments.init else None
+    start = _start(arguments.init, bank, arguments.upsample) if arguments.init else None
     config, model_config = recipe(arguments, bank.vectors.shape[1])
     datasets = [load_dataset(folder, arguments.split) for folder in arguments.data]
     if config.unseen:
@@ -130,15 +133,19 @@ def make_trainer(arguments, device):
                    loaders, start)
 
 
-def _start(spec, bank):
-    """The network of trained weights.  Raises ValueError when the bank is of a text encoder of another width."""
+def _start(spec, bank, upsample):
+    """The network of trained weights, with learned upsampling of `upsample` channels where it has none.
+
+    Raises ValueError when the bank is of a text encoder of another width.
+    """
     from ..engines.weights import load_weights
+    from ..model.segmenter import with_upsampling
     from ..model.weights_file import load_segmenter
     model = load_segmenter(load_weights(spec))
     if model.config.text_dim != bank.vectors.shape[1]:
         raise ValueError(f'--init {spec} was trained with text embeddings of width {model.config.text_dim}, '
                          f'the bank has {bank.vectors.shape[1]}; give the bank of the same text encoder')
-    return model
+    return model if model.upsample or not upsample else with_upsampling(model, upsample)
 
 
 def recipe(arguments, text_dim):
@@ -156,7 +163,7 @@ def recipe(arguments, text_dim):
         unseen=tuple(name.strip() for name in arguments.unseen.split(',') if name.strip()))
     model_config = SegmenterConfig(
         backbone=arguments.backbone, text_dim=text_dim, blocks=arguments.blocks,
-        image_to_text=arguments.image_to_text, text_to_image=arguments.text_to_image)
+        image_to_text=arguments.image_to_text, text_to_image=arguments.text_to_image, upsample_dim=arguments.upsample)
     return config, model_config
 
 

@@ -29,11 +29,11 @@ class Deployed(nn.Module):
         self.every_cell = every_cell
 
     def forward(self, frames, rows, row_ids, threshold):
-        """frames: uint8 [B, H, W, 3] RGB, H and W multiples of 4; rows: [K, row_dim];
+        """frames: uint8 [B, H, W, 3] RGB, H and W multiples of 8; rows: [K, row_dim];
         row_ids: int64 [K], 0..254; threshold: scalar.  Returns ids and confidence, uint8 [B, H, W]."""
         images = frames.permute(0, 3, 1, 2).to(rows.dtype) / 127.5 - 1
-        logits = self.model(images, rows).logits
-        return label_image(logits, row_ids, threshold, every_cell=self.every_cell)
+        found = self.model(images, rows)
+        return label_image(found.logits, row_ids, threshold, found.scores, self.every_cell)
 
 
 def export_onnx(model, path, every_cell=False, size=(360, 480), metadata=None):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .backbone import create_backbone
 from .segmenter import Pyramid, Segmentation, Segmenter, SegmenterConfig, batched_rows, cosine_logits
+from .upsample import Upsampler
 
 
 class _FrozenText(nn.Module):
@@ -24,6 +25,7 @@ class _FrozenText(nn.Module):
         self.backbone = create_backbone(config.backbone, pretrained)
         self.channels = self.backbone.feature_info.channels()
         self.to_text = nn.Conv2d(config.pixel_dim, config.text_dim, 1)
+        self.upsample = Upsampler(config.pixel_dim, config.upsample_dim) if config.upsample_dim else None
 
     def project_text(self, embeddings):
         """Text embeddings [..., K, text_dim], brought to unit length; nothing is learned."""
@@ -47,10 +49,10 @@ class LsegStyle(_FrozenText):
         rows, bias = batched_rows(images, rows, mask)
         features = self.backbone(images)
         deep = self.pyramid.deep(features)
-        pixels = self.to_text(self.pyramid.shallow(features, deep))
-        logits = cosine_logits(pixels, rows, self.config.tau) + bias[..., None, None]
+        embedded = self.pyramid.shallow(features, deep)
+        logits = cosine_logits(self.to_text(embedded), rows, self.config.tau) + bias[..., None, None]
         auxiliary = cosine_logits(self.deep_to_text(deep), rows, self.config.tau) if self.training else None
-        return Segmentation(logits, auxiliary)
+        return Segmentation(logits, auxiliary, self.upsample(images, embedded) if self.upsample else None)
 
 
 class Attention(nn.Module):
@@ -137,9 +139,10 @@ class DenseClipStyle(_FrozenText):
         shares = torch.softmax(score.flatten(2), dim=1)
         told = (F.normalize(refined, dim=2).transpose(1, 2) @ shares).reshape(visual.shape)
         features = (*shallower, torch.cat([deepest, told], dim=1))
-        pixels = self.to_text(self.pyramid.shallow(features, self.pyramid.deep(features)))
-        logits = cosine_logits(pixels, refined, self.config.tau) + bias[..., None, None]
-        return Segmentation(logits, score if self.training else None)
+        embedded = self.pyramid.shallow(features, self.pyramid.deep(features))
+        logits = cosine_logits(self.to_text(embedded), refined, self.config.tau) + bias[..., None, None]
+        return Segmentation(logits, score if self.training else None,
+                            self.upsample(images, embedded) if self.upsample else None)
 
 
 HEADS = {'ours': Segmenter, 'lseg': LsegStyle, 'denseclip': DenseClipStyle}

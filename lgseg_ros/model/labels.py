@@ -11,27 +11,51 @@ cell and at none of its corners.
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
+
+from .upsample import SCALE, bilinear_weights
 
 UNLABELLED = 255
 
 
 class Cells(NamedTuple):
-    """The (h+1) x (w+1) cells between the logit positions, and beyond them at the border."""
+    """Squares between four logit positions, and beyond them at the border, where the edge repeats."""
 
-    corners: torch.Tensor   # [N, 4] flat positions in h*w: top left, top right, bottom left, bottom right
-    weights: torch.Tensor   # [scale*scale, 4] bilinear weights of a cell's pixels
+    corners: torch.Tensor   # [N, 4] flat positions in B*h*w: top left, top right, bottom left, bottom right
+    pixels: torch.Tensor    # [N, 16] flat positions in the picture, B*4h*4w
+    scores: torch.Tensor    # [N, 16] flat positions of the pixels' first scores in B*64*h*w
 
 
-def make_cells(height, width, scale, like):
-    """Cells of an h x w map at `scale` pixels a step; border cells repeat the edge."""
-    position = torch.arange(height * width, device=like.device).reshape(height, width)
-    position = torch.cat([position[:1], position, position[-1:]], dim=0)
-    position = torch.cat([position[:, :1], position, position[:, -1:]], dim=1)
-    corners = torch.stack([position[:-1, :-1], position[:-1, 1:], position[1:, :-1], position[1:, 1:]], dim=-1)
-    fraction = (torch.arange(scale, device=like.device, dtype=like.dtype) + 0.5) / scale
-    y, x = fraction[:, None], fraction[None, :]
-    weights = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=-1)
-    return Cells(corners.reshape(-1, 4), weights.reshape(-1, 4))
+def find_cells(chosen, shape):
+    """Corners and pixels of chosen cells.
+
+    chosen: [N, 3], picture, row and column of a cell, of B x (h+1) x (w+1); shape: (h, w) of the logits.
+    """
+    height, width = shape
+    places = height * width
+    picture, y, x = chosen[:, :1], chosen[:, 1:2], chosen[:, 2:]
+    # Clamped pixels of border cells fall on neighbours with the same answer, since the corners repeat too.
+    above, below = (y - 1).clamp(min=0) * width, y.clamp(max=height - 1) * width
+    left, right = (x - 1).clamp(min=0), x.clamp(max=width - 1)
+    corners = torch.cat([above + left, above + right, below + left, below + right], dim=1)
+    step = torch.arange(SCALE, device=chosen.device) - SCALE // 2
+    down, along = (y * SCALE + step).clamp(0, height * SCALE - 1), (x * SCALE + step).clamp(0, width * SCALE - 1)
+    pixels = _grid(down * (width * SCALE), along)
+    scores = _grid(down % SCALE * (SCALE * places) + down // SCALE * width, along % SCALE * places + along // SCALE)
+    return Cells(corners + picture * places, pixels + picture * (16 * places), scores + picture * (64 * places))
+
+
+def _grid(down, along):
+    """[N, 4] and [N, 4] -> their sums [N, 16], row by row."""
+    return (down[:, :, None] + along[:, None]).flatten(1)
+
+
+def mixed_cells(ids):
+    """Whether a cell's corners differ; ids: [B, h, w] -> bool [B, h+1, w+1]."""
+    ids = torch.cat([ids[:, :1], ids, ids[:, -1:]], dim=1)
+    ids = torch.cat([ids[:, :, :1], ids, ids[:, :, -1:]], dim=2)
+    first = ids[:, :-1, :-1]
+    return (ids[:, :-1, 1:] != first) | (ids[:, 1:, :-1] != first) | (ids[:, 1:, 1:] != first)
 
 
 def winners(logits, row_ids):
@@ -43,8 +67,10 @@ def winners(logits, row_ids):
     best, row = logits.max(dim=1)
     ids = row_ids[row]
     chance = torch.exp(logits - best[:, None])
-    own = (row_ids[None, :, None] == ids[:, None]).to(chance.dtype)
-    return row, ids, (chance * own).sum(dim=1) / chance.sum(dim=1)
+    own = chance * (row_ids[None, :, None] == ids[:, None]).to(chance.dtype)
+    # In ONNX Runtime a product with ones is faster than a sum over rows.
+    ones = torch.ones_like(chance[:, :, :1]).transpose(1, 2)
+    return row, ids, ((ones @ own) / (ones @ chance))[:, 0]
 
 
 def _resolve(values, rows, ids):
@@ -62,48 +88,78 @@ def _resolve(values, rows, ids):
     return won[..., 0], 1 / (1 + (rival * torch.exp(values - best[..., None])).sum(dim=2))
 
 
-def label_image(logits, row_ids, threshold, scale=4, every_cell=False):
-    """Class ids and confidence at `scale` times the logits' size.
+def label_image(logits, row_ids, threshold, scores=None, every_cell=False):
+    """Class ids and confidence at 4 times the logits' size.
 
     logits: [B, K, h, w]; row_ids: [K] integer class id per row, 0..254;
-    threshold: scalar tensor 0..1, pixels less confident become 255.
+    threshold: scalar tensor 0..1, pixels less confident become 255;
+    scores: [B, 64, h, w] of `Upsampler`, None to interpolate bilinearly.
     every_cell: interpolate all cells instead of the mixed ones; the same answer without
     shapes that depend on the data, which is what a GPU's fixed graph wants.
-    Returns ids and confidence, uint8 [B, h*scale, w*scale]; confidence 255 is probability 1.
+    Returns ids and confidence, uint8 [B, 4h, 4w]; confidence 255 is probability 1.
     """
-    batch, count, height, width = logits.shape
-    flat = logits.reshape(batch, count, height * width)
-    row, ids, chance = winners(flat, row_ids)
-    cells = make_cells(height, width, scale, logits)
-    rows4, ids4 = row[:, cells.corners], ids[:, cells.corners]           # [B, N, 4]
-    confidence = chance[:, cells.corners] @ cells.weights.T              # [B, N, S]
-    labels = ids4[..., :1].expand(-1, -1, scale * scale).to(torch.int32)
-    labels, confidence = labels.flatten(0, 1), confidence.flatten(0, 1)  # [B * N, S]
-    corner = (cells.corners + torch.arange(batch, device=flat.device)[:, None, None] * count * height * width)
-    corner, rows4, ids4 = corner.flatten(0, 1), rows4.flatten(0, 1), ids4.flatten(0, 1)
-    mixed = (ids4 != ids4[:, :1]).any(dim=1)
-    if not every_cell:
-        chosen = mixed.nonzero()[:, 0]
-        corner, rows4, ids4 = corner[chosen], rows4[chosen], ids4[chosen]
-    index = corner[:, :, None] + rows4[:, None, :] * (height * width)    # [M, corner, row]
-    values = cells.weights @ logits.reshape(-1)[index]                   # [M, S, row]
-    inside, inside_chance = _resolve(values, rows4, ids4)
+    shape = logits.shape[2:]
+    row, ids, chance = winners(logits.flatten(2), row_ids)
+    ids, chance = ids.unflatten(1, shape), chance.unflatten(1, shape)
+    labels = enlarge(ids.to(torch.int32))
+    chance = F.interpolate(chance[:, None], scale_factor=SCALE, mode='bilinear')[:, 0]
+    mixed = mixed_cells(ids)
+    cells = find_cells(all_cells(mixed) if every_cell else mixed.nonzero(), shape)
+    rows4 = row.flatten()[cells.corners]
+    values = weights_of(scores, cells, logits) @ corner_logits(logits, cells, rows4)   # [N, 16, row]
+    inside, certain = _resolve(values, rows4, row_ids[rows4])
     if every_cell:
-        labels = torch.where(mixed[:, None], inside.to(torch.int32), labels)
-        confidence = torch.where(mixed[:, None], torch.minimum(inside_chance, confidence), confidence)
+        inside, certain = (blocks_to_image(part, mixed.shape) for part in (inside, certain))
+        mixed = blocks_to_image(mixed.reshape(-1, 1).expand(-1, SCALE * SCALE), mixed.shape)
+        labels = torch.where(mixed, inside.to(torch.int32), labels)
+        chance = torch.where(mixed, torch.minimum(certain, chance), chance)
     else:
-        inside_chance = torch.minimum(inside_chance, confidence[chosen])
-        labels = labels.index_put((chosen,), inside.to(torch.int32))
-        confidence = confidence.index_put((chosen,), inside_chance)
-    labels = torch.where(confidence < threshold, torch.full_like(labels, UNLABELLED), labels)
-    shape = (batch, height, width, scale)
-    return _cells_to_image(labels.to(torch.uint8), *shape), _cells_to_image(
-        (confidence * 255 + 0.5).to(torch.uint8), *shape)
+        labels = put(labels, cells.pixels, inside.to(torch.int32))
+        chance = put(chance, cells.pixels, torch.minimum(certain, chance.flatten()[cells.pixels]))
+    labels = torch.where(chance < threshold, torch.full_like(labels, UNLABELLED), labels)
+    return labels.to(torch.uint8), (chance * 255 + 0.5).to(torch.uint8)
 
 
-def _cells_to_image(blocks, batch, height, width, scale):
-    """Blocks [B * (h+1) * (w+1), S] -> picture [B, h*scale, w*scale]."""
-    blocks = blocks.reshape(batch, height + 1, width + 1, scale, scale).permute(0, 1, 3, 2, 4)
-    image = blocks.reshape(batch, (height + 1) * scale, (width + 1) * scale)
-    half = scale // 2
-    return image[:, half:-half, half:-half]
+def corner_logits(logits, cells, rows4):
+    """Logits [N, corner, row] that the rows [N, 4] winning at a cell's corners have there."""
+    count, places = logits.shape[1], logits.shape[2] * logits.shape[3]
+    # Row r at place p of picture b is at (b * count + r) * places + p.
+    start = cells.corners + cells.corners // places * ((count - 1) * places)
+    return logits.flatten()[start[:, :, None] + rows4[:, None] * places]
+
+
+def weights_of(scores, cells, like):
+    """Shares of the corners in the pixels of cells, [N, 16, 4], or [16, 4] for all alike."""
+    if scores is None:
+        return bilinear_weights(SCALE).to(like).flatten(0, 1)
+    corner = torch.arange(4, device=scores.device) * (16 * scores.shape[2] * scores.shape[3])
+    return torch.softmax(scores.flatten()[cells.scores[..., None] + corner].to(like.dtype), dim=2)
+
+
+def all_cells(mixed):
+    """Indices [N, 3] of all cells; unlike `nonzero` of ones its shape depends on no data."""
+    index = torch.arange(mixed.numel(), device=mixed.device)
+    across, a_picture = mixed.shape[2], mixed.shape[1] * mixed.shape[2]
+    return torch.stack([index // a_picture, index % a_picture // across, index % across], dim=1)
+
+
+def enlarge(x):
+    """x [B, h, w] -> [B, 4h, 4w], each value repeated."""
+    height, width = x.shape[1:]
+    x = x[:, :, None, :, None].expand(-1, -1, SCALE, -1, SCALE)
+    return x.reshape(-1, height * SCALE, width * SCALE)
+
+
+def put(image, pixels, values):
+    """`image` with `values` [N, S] at the flat positions `pixels` [N, S]."""
+    return image.flatten().index_put((pixels.flatten(),), values.flatten()).reshape(image.shape)
+
+
+def blocks_to_image(blocks, shape):
+    """Values [B * (h+1) * (w+1), 16] of all cells -> picture [B, 4h, 4w].
+
+    shape: (B, h+1, w+1).
+    """
+    blocks = blocks.reshape(*shape, SCALE, SCALE).permute(0, 1, 3, 2, 4)
+    half = SCALE // 2
+    return blocks.reshape(shape[0], shape[1] * SCALE, shape[2] * SCALE)[:, half:-half, half:-half]

@@ -1,6 +1,6 @@
-"""The language-guided segmenter: backbone, light pyramid, fusion blocks, cosine logits."""
+"""The language-guided segmenter: backbone, light pyramid, fusion blocks, cosine logits, learned upsampling."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from .backbone import create_backbone
 from .fusion import FusionBlock, resize_to, row_bias
+from .layers import lateral, separable
+from .upsample import Upsampler
 
 STRIDE = 4  # pixel embeddings, and so logits, are at a quarter of the image's size
 
@@ -26,25 +28,15 @@ class SegmenterConfig:
     image_to_text: bool = True
     text_to_image: bool = True
     tau: float = 0.07          # temperature of the cosine logits
+    upsample_dim: int = 0      # channels of the learned upsampling; 0: bilinear
 
 
 class Segmentation(NamedTuple):
-    """What the network returns; `auxiliary` is None outside training."""
+    """What the network returns."""
 
     logits: torch.Tensor       # [B, K, H/4, W/4], cosine / tau
-    auxiliary: torch.Tensor    # [B, K, H/16, W/16] or None
-
-
-def separable(inputs, outputs, last=False):
-    """3x3 depthwise, 1x1 pointwise; the last one stays linear so that embeddings are signed."""
-    layers = [nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
-              nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False),
-              nn.BatchNorm2d(outputs)]
-    return nn.Sequential(*layers, *([] if last else [nn.ReLU()]))
-
-
-def lateral(inputs, outputs):
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    auxiliary: torch.Tensor    # [B, K, H/16, W/16]; None outside training
+    scores: torch.Tensor       # [B, 64, H/4, W/4], see upsample.py; None for bilinear upsampling
 
 
 class Pyramid(nn.Module):
@@ -76,7 +68,9 @@ class Pyramid(nn.Module):
         x8 = self.lateral8(f8)
         x8 = self.smooth8(F.relu(x8 + resize_to(x16, x8)))
         x4 = self.lateral4(f4)
-        return self.smooth4(F.relu(x4 + resize_to(self.narrow8(x8), x4)))
+        # Twice the size exactly; a fixed factor runs faster in ONNX Runtime than a size read from a tensor.
+        x8 = F.interpolate(self.narrow8(x8), scale_factor=2, mode='bilinear', align_corners=False)
+        return self.smooth4(F.relu(x4 + x8))
 
 
 def cosine_logits(pixels, rows, tau):
@@ -85,9 +79,12 @@ def cosine_logits(pixels, rows, tau):
     if pixels.dtype == torch.bfloat16:  # its 8 bits would round the logits to steps of 1/16
         with torch.autocast(pixels.device.type, enabled=False):
             return cosine_logits(pixels.float(), rows.float(), tau)
-    pixels = F.normalize(pixels.flatten(2), dim=1)
-    # The temperature goes into the rows, of which there are fewer numbers than of logits.
-    return (F.normalize(rows, dim=2) / tau @ pixels).reshape(batch, -1, height, width)
+    pixels = pixels.flatten(2)
+    # In ONNX Runtime a product with ones is several times as fast as a sum over channels.
+    squares = torch.ones_like(pixels[:, :, :1]).transpose(1, 2) @ pixels.square()
+    # Temperature and length go where there are fewer numbers than in the pixels.
+    logits = F.normalize(rows, dim=2) / tau @ pixels * squares.clamp(min=1e-12).rsqrt()
+    return logits.reshape(batch, -1, height, width)
 
 
 def batched_rows(images, rows, mask):
@@ -118,6 +115,7 @@ class Segmenter(nn.Module):
         self.gamma = nn.Parameter(torch.full((config.row_dim,), 1e-4))
         self.to_pixel = nn.Linear(config.row_dim, config.pixel_dim)
         self.to_deep = nn.Linear(config.row_dim, config.pyramid_dim)
+        self.upsample = Upsampler(config.pixel_dim, config.upsample_dim) if config.upsample_dim else None
 
     def project_text(self, embeddings):
         """Unit text embeddings [..., K, text_dim] -> the rows [..., K, row_dim] that `forward` takes."""
@@ -126,7 +124,7 @@ class Segmenter(nn.Module):
     def forward(self, images, rows, mask=None):
         """Segment.
 
-        images: [B, 3, H, W], normalised to [-1, 1], RGB, H and W multiples of 4.
+        images: [B, 3, H, W], normalised to [-1, 1], RGB, H and W multiples of 8.
         rows: [K, row_dim] or [B, K, row_dim], from `project_text`.
         mask: [B, K] bool, False for padded rows; None when all are real.
         """
@@ -137,12 +135,20 @@ class Segmenter(nn.Module):
         for block in self.fusion:
             deep, tokens = block(deep, tokens, bias)
         refined = rows + self.gamma * tokens
-        logits = cosine_logits(self.pyramid.shallow(features, deep), self.to_pixel(refined), self.config.tau)
+        pixels = self.pyramid.shallow(features, deep)
+        logits = cosine_logits(pixels, self.to_pixel(refined), self.config.tau)
         auxiliary = cosine_logits(deep, self.to_deep(refined), self.config.tau) if self.training else None
         if mask is not None:
             logits = logits + bias[..., None, None]
-        return Segmentation(logits, auxiliary)
+        return Segmentation(logits, auxiliary, self.upsample(images, pixels) if self.upsample else None)
 
     def describe(self):
         """The config as a plain dict, for checkpoints and model cards."""
         return asdict(self.config)
+
+
+def with_upsampling(model, dim):
+    """A `Segmenter` that interpolates as one that learns to with `dim` channels, so far with the same answers."""
+    grown = Segmenter(replace(model.config, upsample_dim=dim))
+    grown.load_state_dict(model.state_dict(), strict=False)
+    return grown

@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional as F
 
+from ..model.upsample import mix
+
 VOID = 255
 
 
@@ -17,14 +19,17 @@ def class_logits(logits, row_class):
     return torch.stack([part.amax(dim=1) for part in logits.split(counts, dim=1)], dim=1)
 
 
-def sample_grid(logits, labels, phase, step=2):
+def sample_grid(logits, labels, phase, step=2, scores=None):
     """Logits and labels at every `step`-th pixel of the full-size picture.
 
     Interpolating all classes to full size costs more than the network's own forward
     pass; a grid with a random phase sees every pixel over time.
-    logits: [B, C, h, w]; labels: [B, H, W]; phase: (y, x), each below `step`.
+    logits: [B, C, h, w]; labels: [B, H, W]; phase: (y, x), each below `step`;
+    scores: of `Upsampler`, None to interpolate bilinearly.
     Returns logits [B, C, H/step, W/step] and labels [B, H/step, W/step].
     """
+    if scores is not None:
+        return mix(logits, scores, phase, step), labels[:, phase[0]::step, phase[1]::step]
     batch, height, width = labels.shape
     rows = torch.arange(phase[0], height, step, device=logits.device)
     columns = torch.arange(phase[1], width, step, device=logits.device)
@@ -67,7 +72,7 @@ def segmentation_loss(output, labels, row_class, weights, phase):
     Returns a scalar and a dict of its parts, without gradient.
     """
     classes = len(weights)
-    logits, target = sample_grid(class_logits(output.logits, row_class), labels, phase)
+    logits, target = sample_grid(class_logits(output.logits, row_class), labels, phase, scores=output.scores)
     absent = torch.ones(logits.shape[1] - classes, device=logits.device)
     weight = torch.cat([weights, absent])  # no pixel is labelled with a distractor; the length must fit
     cross = weighted_cross_entropy(logits, target.long(), weight)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..model.upsample import mix
 from .losses import class_logits
 
 
@@ -13,7 +14,7 @@ def to_input(images):
 
 
 def torch_predictor(model, rows, row_class):
-    """A predictor that interpolates every class's logits to the picture's size, then takes the best.
+    """A predictor that brings every class's logits to the picture's size, then takes the best.
 
     model: Segmenter, put in eval mode here; rows: [K, row_dim] from `project_text` or the weights' bank, on the
     model's device; row_class: ascending class index per row [K], int64 numpy, below 255.
@@ -24,11 +25,14 @@ def torch_predictor(model, rows, row_class):
     @torch.no_grad()
     def predict(image):
         height, width = image.shape[:2]
-        # Logits are at a quarter of the size: pad to a multiple of 4 so that they line up with the pixels.
-        image = np.pad(image, ((0, -height % 4), (0, -width % 4), (0, 0)), mode='edge')
+        # Maps are at strides 4 and 8: pad to a multiple of 8 so that they line up with the pixels.
+        image = np.pad(image, ((0, -height % 8), (0, -width % 8), (0, 0)), mode='edge')
         pixels = to_input(torch.from_numpy(image)[None].to(rows.device))
-        logits = class_logits(model(pixels, rows).logits, row_class)
-        full = F.interpolate(logits, size=image.shape[:2], mode='bilinear', align_corners=False)[0, :, :height, :width]
+        found = model(pixels, rows)
+        logits = class_logits(found.logits, row_class)
+        full = F.interpolate(logits, size=image.shape[:2], mode='bilinear', align_corners=False) \
+            if found.scores is None else mix(logits, found.scores)
+        full = full[0, :, :height, :width]
         confidence, index = full.softmax(dim=0).max(dim=0)
         return index.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
 
