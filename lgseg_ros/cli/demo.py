@@ -12,6 +12,7 @@ Examples:
 import json
 
 from ..demo.run import SECOND, run_demo
+from ..engines.factory import add_engine_arguments
 from ..engines.weights import DEFAULT_WEIGHTS
 
 
@@ -27,7 +28,7 @@ def add_arguments(parser):
     parser.add_argument('--out', default='out/demo', help='folder to write (default: %(default)s)')
     parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
                         help='shipped name or .safetensors (default: %(default)s)')
-    parser.add_argument('--engine', default='auto', help='what runs the network (default: %(default)s)')
+    add_engine_arguments(parser)
     parser.add_argument('--fps', type=float, help="play at this rate instead of the source's own")
     parser.add_argument('--size', metavar='WxH', help='scale the source, e.g. 1280x720')
     parser.add_argument('--frames', type=int, help='stop after this many frames')

@@ -12,9 +12,10 @@ Examples:
 
 import json
 import time
+from argparse import Namespace
 from pathlib import Path
 
-ENGINES = ('onnxruntime', 'torch')
+EXACT = 'exact'
 ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weighted IoU', 'frequency_weighted_iou'),
         ('boundary F1', 'boundary_f1'), ('expected calibration error', 'expected_calibration_error'),
         ('pixels given to other names', 'other_pixels'))
@@ -22,6 +23,7 @@ ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weig
 
 def add_arguments(parser):
     """The command line of `lgseg eval`."""
+    from ..engines.factory import ENGINE_NAMES, PRECISIONS
     from ..engines.weights import DEFAULT_WEIGHTS
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
@@ -33,11 +35,13 @@ def add_arguments(parser):
     parser.add_argument('--names', default='', metavar='LIST', help='other words, "class=phrase|phrase,class=phrase"')
     parser.add_argument('--distractors', type=int, default=0, metavar='N', help='add N names of things not in the data')
     parser.add_argument('--seed', type=int, default=0, help='that draws the distractors (default: %(default)s)')
-    parser.add_argument('--engine', choices=ENGINES, default=ENGINES[0],
-                        help='onnxruntime: as shipped; torch: exact interpolation, and always with --run '
-                             '(default: %(default)s)')
+    parser.add_argument('--engine', choices=(*ENGINE_NAMES, EXACT), default='auto',
+                        help='what runs the network; auto: as the node chooses; exact: by torch, every class '
+                             'interpolated to full size, and always with --run (default: %(default)s)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='auto',
+                        help='numbers the engine computes with (default: %(default)s)')
     parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
-    parser.add_argument('--device', default='auto', help='of the torch engine: auto, cpu, cuda (default: %(default)s)')
+    parser.add_argument('--device', default='auto', help='of --engine exact: auto, cpu, cuda (default: %(default)s)')
     parser.add_argument('--json', metavar='FILE', help='write the figures there too')
 
 
@@ -82,12 +86,16 @@ def _network(arguments):
     from ..engines.weights import load_weights
     weights = load_weights(arguments.weights)
     facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'engine': arguments.engine}
-    if arguments.engine == 'torch':
+    if arguments.engine == EXACT:
         from ..model.weights_file import load_segmenter
         return weights.bank, _torch(load_segmenter(weights), arguments.device), facts
-    from ..engines.onnxruntime import OnnxRuntimeEngine
+    from ..engines.factory import create_engine
+    from ..engines.frames import DEFAULT_PIXELS
     from ..training.evaluate import engine_predictor
-    engine = OnnxRuntimeEngine(weights)
+    settings = Namespace(engine=arguments.engine, precision=arguments.precision, threads=0,
+                         network_pixels=DEFAULT_PIXELS)
+    engine = create_engine(settings, weights)
+    facts['engine'] = engine.NAME
     return weights.bank, lambda wording: engine_predictor(engine, wording), facts
 
 
@@ -103,7 +111,7 @@ def _torch_run(arguments):
     bank = load_npz_bank(path)
     with torch.no_grad():
         rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
-    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'engine': 'torch'}
+    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'engine': EXACT}
     return TextBank(bank.names, rows), _torch(trained.model, arguments.device), facts
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..drawing import draw_overlay
-from ..engines.factory import create_engine
+from ..engines.factory import add_engine_arguments, create_engine
 from ..engines.frames import DEFAULT_PIXELS, Frame
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..sim.sources import IMAGES, open_source
@@ -44,7 +44,7 @@ def add_arguments(parser):
     parser.add_argument('--frames', type=int, metavar='N', help='stop a video or camera after N frames')
     parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
                         help='shipped name or .safetensors (default: %(default)s)')
-    parser.add_argument('--engine', default='auto', help='what runs the network (default: %(default)s)')
+    add_engine_arguments(parser)
     parser.add_argument('--threads', type=int, default=0, help='CPU threads (default: all cores)')
     parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help='pixels of the picture that the network sees (default: %(default)s)')

@@ -79,7 +79,8 @@ def run_demo(arguments):
 
 def _node_arguments(arguments, topic):
     classes = split_classes(arguments.vocabulary)
-    given = {'weights': arguments.weights, 'engine': arguments.engine, 'vocabulary': classes or FIRST['classes'],
+    given = {'weights': arguments.weights, 'engine': arguments.engine, 'precision': arguments.precision,
+             'vocabulary': classes or FIRST['classes'],
              'preset': arguments.preset if arguments.preset or classes else FIRST['preset']}
     words = ['--ros-args', '-r', f'image:={topic}']
     for name, value in given.items():

@@ -32,9 +32,18 @@ class Entry(NamedTuple):
 ENGINES = {
     'tensorrt': Entry('.tensorrt', 'TensorRTEngine', 'gpu'),
     'torch': Entry('.torch', 'TorchEngine', 'gpu'),
+    'openvino': Entry('.openvino', 'OpenVinoEngine', 'cpu'),
     'onnxruntime': Entry('.onnxruntime', 'OnnxRuntimeEngine', 'any'),
 }
 ENGINE_NAMES = ('auto', *ENGINES)
+
+
+def add_engine_arguments(parser):
+    """--engine and --precision, the same for every command that segments."""
+    parser.add_argument('--engine', choices=ENGINE_NAMES, default='auto',
+                        help='what runs the network; auto: the fastest that is ready here (default: %(default)s)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='auto',
+                        help='numbers it computes with (default: %(default)s)')
 
 
 class Choice(NamedTuple):

@@ -85,6 +85,7 @@ class TensorRTEngine:
             self._load(load_tensorrt_engine(weights, identity, again=True).engine)
         self._stream = self._cuda.new_stream()
         self._plans = Plans(lambda shape: Plan(self._cuda, self._engine, self._stream, shape), MOST_PLANS)
+        self.batch = self._largest[0]   # most frames in one run
         self._said_clamped = False
 
     def _load(self, serialized):

@@ -14,6 +14,7 @@ from .plans import Plans, bucket
 from .resize import linear_matrix, nearest_indices, shrinking_matrices
 
 CHANNELS = {'bgr': (2, 1, 0), 'bgra': (2, 1, 0), 'rgb': (0, 1, 2), 'rgba': (0, 1, 2), 'mono': (0, 0, 0)}
+BATCH = 4      # pictures that one run may hold: each number of them has its own graph
 WARM_UPS = 3   # eager runs before a capture: libraries allocate and choose their kernels in the first ones
 
 
@@ -63,6 +64,7 @@ class TorchEngine:
         if threads:
             torch.set_num_threads(threads)
         self.pixels, self.path = pixels, weights.path
+        self.batch = BATCH if self.device == 'cuda' else 1   # most frames in one run that this gains by
         dtype = torch.float16 if self.precision == 'fp16' else torch.float32
         self._model = load_segmenter(weights).to(self.device, dtype, memory_format=torch.channels_last)
         self._plans = Plans(lambda shape: Plan(self._model, shape))
@@ -187,8 +189,8 @@ class Plan:
             images = (rows @ images @ columns.T).round()   # the network was trained on whole numbers
         images = (images / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         # Half floats resolve logits to 1/64 at best: what follows decides ties, so it is fp32.
-        logits = self._model(images, self._rows, self._real.expand(shape.batch, -1)).logits.float()
-        ids, confidence = label_image(logits, self._row_ids, self._threshold, shape.network[0] // logits.shape[2],
+        found = self._model(images, self._rows, self._real.expand(shape.batch, -1))
+        ids, confidence = label_image(found.logits.float(), self._row_ids, self._threshold, found.scores,
                                       every_cell=True)
         if self._enlarge:
             (y, x), (rows, columns) = self._nearest, self._enlarge

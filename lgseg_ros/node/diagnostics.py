@@ -37,14 +37,16 @@ class Diagnostics:
         values = {'engine': engine or 'not loaded'}
         if engine:
             vocabulary = node.vocabulary.current
-            values.update(vocabulary_version=vocabulary.version, classes=len(vocabulary.names),
-                          vocabulary=', '.join(vocabulary.texts)[:300])
+            values.update(engine_choice=str(node.engine_choice), vocabulary_version=vocabulary.version,
+                          classes=len(vocabulary.names), vocabulary=', '.join(vocabulary.texts)[:300])
         values['peak_memory_mb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         values['bond'] = node.bond_state()
         values['last_error'] = node.last_error or 'none'
         busy = node.busy_seconds()
         if busy > STUCK_S:
             return DiagnosticStatus.ERROR, f'the engine has not finished its frame for {busy:.0f} s', values
+        if engine and node.engine_choice.fell_back:
+            return DiagnosticStatus.WARN, f'{node.state_label()}; {node.engine_choice}', values
         return DiagnosticStatus.OK if engine else DiagnosticStatus.WARN, node.state_label(), values
 
     def _camera_status(self, camera):
@@ -61,6 +63,8 @@ class Diagnostics:
         elif not rate_in and (inputs := self._node.inputs_of(camera)):
             level, text = ((DiagnosticStatus.WARN, f'no pictures on {inputs.topic}') if inputs.subscribed
                            else (DiagnosticStatus.OK, f'nobody listens, so {inputs.topic} is left alone'))
+        elif rate_in and not camera.is_watched():
+            text = f'{rate_in:.1f} Hz in; nobody listens, so nothing is segmented'
         values = {'received': camera.received, 'segmented': camera.segmented, 'dropped': camera.dropped,
                   'failed': camera.failed, 'rate_in_hz': f'{rate_in:.2f}', 'rate_out_hz': f'{rate_out:.2f}',
                   'frame_ms': f'{camera.frame_ms:.1f}', 'engine_ms': f'{camera.engine_ms:.1f}',
