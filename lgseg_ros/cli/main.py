@@ -11,6 +11,7 @@ COMMANDS = {
     'train': 'train a segmenter',
     'eval': 'measure weights on a labelled data set',
     'export': 'weights from a training run, and their ONNX file',
+    'build-engine': "the TensorRT engine of weights for this machine's GPU",
     'doctor': 'check this machine: what is wrong, and the cure',
     'params': "the node's parameters as a table, or as a parameter file",
 }
@@ -24,7 +25,7 @@ def main(argv=None):
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
     chosen, rest = parser.parse_known_args(argv[:1])
-    module = importlib.import_module(f'.{chosen.command}', __package__)
+    module = importlib.import_module('.' + chosen.command.replace('-', '_'), __package__)
     command = argparse.ArgumentParser(prog=f'lgseg {chosen.command}', description=module.__doc__,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(command)
