@@ -84,7 +84,7 @@ def compare(model, weights):
     picture = np.ascontiguousarray(StreetCamera(480, 360).render(0)[0][..., ::-1])
     wording = Wording(weights.bank.vectors[:20], np.arange(len(weights.bank.vectors[:20])))
     rows, row_ids = torch.from_numpy(wording.vectors), torch.from_numpy(wording.row_class)
-    ids = engine_predictor(OnnxRuntimeEngine(weights), wording)(picture)[0]
+    ids = engine_predictor(OnnxRuntimeEngine(weights, precision='fp32'), wording)(picture)[0]
     with torch.no_grad():
         same = Deployed(model.eval())(torch.from_numpy(picture[None]), rows, row_ids, torch.tensor(0.0))[0][0].numpy()
     exact = torch_predictor(model, rows, wording.row_class)(picture)[0]

@@ -1,19 +1,14 @@
 """The ONNX Runtime engine: the default on a CPU, and on CUDA or TensorRT where its providers are installed."""
 
 import importlib.util
-import os
 
 import numpy as np
 
+from .cpu import has_int8_dot, usable_cores
 from .frames import DEFAULT_PIXELS, Frame, network_size, to_network, to_output
-from .weights import WeightsError, check_onnx
+from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file
 
 NAME = 'onnxruntime'
-
-
-def usable_cores():
-    """CPU cores this process may run on (containers and taskset counted)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 class OnnxRuntimeEngine:
@@ -26,33 +21,33 @@ class OnnxRuntimeEngine:
         """Why this engine cannot work here at `precision`, or None."""
         if importlib.util.find_spec('onnxruntime') is None:
             return 'onnxruntime is not installed (pip install onnxruntime)'
-        return None if precision in ('auto', 'fp32') else f'the exported file is fp32, not {precision}'
+        if precision == 'int8' and not has_int8_dot():
+            return NO_INT8_DOT
+        return 'ONNX Runtime runs fp32 and int8' if precision == 'fp16' else None
 
     def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
         """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all;
-        precision: one that `unavailable` passes.
+        precision: auto is int8 where its file is there and the CPU is good at it, else fp32.
 
         Raises WeightsError when the ONNX file is missing, damaged or of other weights.
         """
         import onnxruntime
-        self.pixels, self.threads = pixels, threads or usable_cores()
-        self.path = check_onnx(weights)
+        providers = _providers(onnxruntime.get_available_providers())
+        if precision == 'auto':
+            precision = 'int8' if len(providers) == 1 and has_int8(weights) else 'fp32'
+        self.pixels, self.threads, self.precision = pixels, threads or usable_cores(), precision
+        self.path = onnx_file(weights, precision)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         # Spinning workers would take the cores that DDS and the node need between frames.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=_providers(onnxruntime.get_available_providers()))
+            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=providers)
         except Exception as error:  # ONNX Runtime raises its own kinds for each sort of damage
-            reason = str(error).splitlines()[0]
-            raise WeightsError(f'{self.path} cannot be loaded ({reason}); copy it again, or make it with: '
-                               f'lgseg export --weights {weights.path}') from error
+            raise cannot_load(self.path, error, weights, precision) from error
         made_for = self._session.get_modelmeta().custom_metadata_map.get('weights_sha256')
-        if made_for != weights.sha256:
-            raise WeightsError(f'{self.path} was exported from other weights than {weights.path}; '
-                               f'make it again with: lgseg export --weights {weights.path}')
+        check_origin(self.path, made_for, weights, precision)
 
     def run(self, frames, vocabulary, size=None):
         """Segment a batch.
@@ -76,7 +71,8 @@ class OnnxRuntimeEngine:
 
     def summary(self):
         """One line for logs."""
-        return f'{NAME} ({self._session.get_providers()[0]}, {self.threads} threads) with {self.path.name}'
+        return (f'{NAME} ({self._session.get_providers()[0]}, {self.precision}, {self.threads} threads) '
+                f'with {self.path.name}')
 
 
 def _providers(available):

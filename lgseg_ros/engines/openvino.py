@@ -1,0 +1,113 @@
+"""The OpenVINO engine: an optional, faster one for CPUs of x86-64 and arm64 (pip install openvino)."""
+
+import importlib.util
+import platform
+from collections import OrderedDict
+
+import numpy as np
+
+from ..vocabulary.cache import cache_folder
+from .cpu import has_half, has_int8_dot, usable_cores
+from .frames import DEFAULT_PIXELS, Frame, network_size, to_network, to_output
+from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file
+
+MOST_SIZES = 4   # compiled graphs that are kept, one a network size
+NO_HALF = 'this CPU has no half precision (AVX512-BF16 or AMX, or fp16 on arm64)'
+
+
+class OpenVinoEngine:
+    """Segments frames with the exported graph, compiled for each network size; words may be of any number.
+
+    A first frame of a new size waits for its compilation, 1 to 2 s, later starts read it from the user's cache.
+    """
+
+    NAME = 'openvino'
+
+    @staticmethod
+    def unavailable(precision='auto'):
+        """Why this engine cannot work here at `precision`, or None."""
+        if importlib.util.find_spec('openvino') is None:
+            return 'openvino is not installed (pip install openvino)'
+        if precision == 'int8' and not has_int8_dot():
+            return NO_INT8_DOT
+        return NO_HALF if precision == 'fp16' and not has_half() else None
+
+    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
+        """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all;
+        precision: fp16 is bfloat16 on x86-64; auto is int8 where its file is there and the CPU is good at it, else
+        fp32.
+
+        Raises WeightsError when the ONNX file is missing, damaged or of other weights.
+        """
+        import openvino
+        if precision == 'auto':
+            precision = 'int8' if has_int8(weights) else 'fp32'
+        self.pixels, self.threads, self.precision = pixels, threads or usable_cores(), precision
+        self.path = onnx_file(weights, precision)
+        self._core = openvino.Core()
+        self._keep_compiled()
+        try:
+            self._model = self._core.read_model(self.path)
+        except Exception as error:   # of whatever kind the ONNX reader raises
+            raise cannot_load(self.path, error, weights, precision) from error
+        check_origin(self.path, _metadata(self._model), weights, precision)
+        self._requests = OrderedDict()   # network size -> infer request, the latest used last
+
+    def run(self, frames, vocabulary, size=None):
+        """Segment a batch, one frame after the other; arguments and result as `OnnxRuntimeEngine.run`."""
+        height, width = frames[0].pixels.shape[:2]
+        net = network_size(height, width, self.pixels)
+        request = self._request(net)
+        target = net if size == 'network' else (height, width)
+        masks = []
+        for frame in frames:
+            request.infer({'frames': to_network(frame, net)[None], 'rows': vocabulary.rows,
+                           'row_ids': vocabulary.row_ids, 'threshold': np.array(vocabulary.threshold, np.float32)})
+            # Copied: the next frame overwrites these buffers.
+            ids, confidence = (request.get_tensor(name).data[0].copy() for name in ('ids', 'confidence'))
+            masks.append(to_output(ids, confidence, target))
+        return masks
+
+    def warm_up(self, vocabulary, height=480, width=640):
+        """Compile for this frame size and run once, so that the first real frame is not slow."""
+        self.run([Frame(np.full((height, width, 3), 127, np.uint8), 'bgr')], vocabulary)
+
+    def summary(self):
+        """One line for logs."""
+        return f'{self.NAME} (CPU, {self.precision}, {self.threads} threads) with {self.path.name}'
+
+    def _request(self, net):
+        """The infer request for a network size, compiled on first use; the one longest unused is dropped."""
+        if net not in self._requests:
+            # A fixed picture is 10 to 20 % faster; and with a free one the 8-bit graph's answers differ.
+            model = self._model.clone()
+            model.reshape({'frames': [1, *net, 3]})
+            self._requests[net] = self._core.compile_model(model, 'CPU', self._settings()).create_infer_request()
+            if len(self._requests) > MOST_SIZES:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(net)
+        return self._requests[net]
+
+    def _settings(self):
+        half = 'bf16' if platform.machine() in ('x86_64', 'AMD64') else 'f16'
+        return {'INFERENCE_NUM_THREADS': self.threads, 'PERFORMANCE_HINT': 'LATENCY',
+                'INFERENCE_PRECISION_HINT': half if self.precision == 'fp16' else 'f32',
+                # The node's other threads, and DDS, use the same cores.
+                'ENABLE_CPU_PINNING': False}
+
+    def _keep_compiled(self):
+        """Let OpenVINO keep compiled graphs in the user's cache; without one, every start compiles."""
+        folder = cache_folder() / 'openvino'
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return
+        self._core.set_property({'CACHE_DIR': str(folder)})
+
+
+def _metadata(model):
+    """The weights_sha256 of an ONNX file, or None."""
+    try:
+        return model.get_rt_info(['framework', 'weights_sha256']).astype(str)
+    except RuntimeError:
+        return None

@@ -1,0 +1,144 @@
+"""From the exported fp32 graph to one of 8 bits: convolutions of the picture between Quantize/Dequantize pairs.
+
+Weights are quantised per output channel, activations by the range that calibration pictures give, each convolution
+together with its activation function: quantising in front of a ReLU6 would spend most of the 256 steps on values
+that it cuts off.  What words reach stays in fp32: fusion blocks, cosine product, labels.
+"""
+
+import logging
+import tempfile
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from ..vocabulary.state import Vocabulary, VocabularyState
+from ..whole_file import whole_file
+from .frames import network_size, to_network
+from .onnxruntime import OnnxRuntimeEngine, usable_cores
+
+TYPES = ('Conv', 'Clip', 'Relu')
+OF_WORDS = '/fusion'   # in the name of every node that mixes words and picture
+MOST_WORDS = 40        # in a calibration vocabulary
+
+
+class Quantizer:
+    """Tries sets of convolutions to leave in fp32; ranges are measured once."""
+
+    def __init__(self, weights, frames, checks, seed=0):
+        """weights: with an fp32 ONNX file; frames: list of `Frame` to measure ranges on; checks: others to judge by.
+
+        Ranges are measured with words drawn from the bank, others for every picture; judged is with the words of
+        the training: between random words for the same thing fp32 itself hardly decides.
+        """
+        self.weights, rng = weights, np.random.default_rng(seed)
+        self._folder = tempfile.TemporaryDirectory(prefix='lgseg-quantize-')
+        self._source = OnnxRuntimeEngine(weights, precision='fp32').path
+        self._feeds = [feed(frame, draw_words(weights.bank, rng)) for frame in frames]
+        self._checks = [feed(frame, trained_words(weights)) for frame in checks]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._folder.cleanup()
+
+    @cached_property
+    def convolutions(self):
+        """Names of those that are quantised unless kept."""
+        nodes = onnx.load(self._source).graph.node
+        return [node.name for node in nodes if node.op_type == 'Conv' and OF_WORDS not in node.name]
+
+    def quantize(self, keep=()):
+        """Quantise all but the convolutions named in `keep`; returns the path of a temporary file."""
+        path = Path(self._folder.name) / 'candidate.onnx'
+        with _no_advice():
+            quantize_static(
+                self._source, path, _Reader(self._feeds), quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(TYPES), per_channel=True, activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8, nodes_to_exclude=self._left_out(set(keep)),
+                calibration_cache_path=Path(self._folder.name) / 'ranges.json')
+        return path
+
+    def agreement(self, path):
+        """Share of the check pictures' pixels, 0..1, that get the fp32 graph's id."""
+        session = _session(path)
+        same = [np.mean(session.run(['ids'], f)[0] == ids) for f, ids in zip(self._checks, self._reference)]
+        return float(np.mean(same))
+
+    def sensitivity(self, progress=iter):
+        """[(share of the pixels that change, name)]: what each convolution costs when it alone is quantised, worst
+        first.  progress: wraps the list of names, as tqdm does."""
+        costs = []
+        for name in progress(self.convolutions):
+            others = [other for other in self.convolutions if other != name]
+            costs.append((1 - self.agreement(self.quantize(others)), name))
+        return sorted(costs, reverse=True)
+
+    def save(self, path, target, facts):
+        """Put a candidate in its place, with the weights' digest and `facts` as metadata."""
+        graph = onnx.load(path)
+        facts = {**facts, 'weights_sha256': self.weights.sha256, 'precision': 'int8'}
+        onnx.helper.set_model_props(graph, {key: str(value) for key, value in facts.items()})
+        with whole_file(target) as partial:
+            onnx.save(graph, partial)
+
+    @cached_property
+    def _reference(self):
+        session = _session(self._source)
+        return [session.run(['ids'], f)[0] for f in self._checks]
+
+    def _left_out(self, keep):
+        """Nodes that stay in fp32: those of words, the kept convolutions and what directly follows them."""
+        nodes = onnx.load(self._source).graph.node
+        kept = {name for node in nodes if node.name in keep for name in node.output}
+        return [node.name for node in nodes
+                if OF_WORDS in node.name or node.name in keep or (kept & set(node.input) and node.op_type in TYPES[1:])]
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, feeds):
+        self._feeds = iter(feeds)
+
+    def get_next(self):
+        return next(self._feeds, None)
+
+
+def feed(frame, vocabulary):
+    """The graph's inputs for one frame."""
+    picture = to_network(frame, network_size(*frame.pixels.shape[:2]))
+    return {'frames': picture[None], 'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids,
+            'threshold': np.array(vocabulary.threshold, np.float32)}
+
+
+def draw_words(bank, rng):
+    """A `Vocabulary` of 2 to MOST_WORDS random words of the bank."""
+    count = min(int(rng.integers(2, MOST_WORDS + 1)), len(bank))
+    rows = bank.vectors[rng.choice(len(bank), count, replace=False)]
+    return Vocabulary(version=1, specs=(), ids=(), rows=rows, row_ids=np.arange(count), threshold=0.0, preset='')
+
+
+def trained_words(weights):
+    """A `Vocabulary` of the classes that the weights' card names, else of the first words of the bank."""
+    classes = [str(spec) for data in weights.card.get('data', ()) for spec in data['classes']]
+    return VocabularyState(weights.bank).replace(list(dict.fromkeys(classes)) or weights.bank.names[:11])
+
+
+@contextmanager
+def _no_advice():
+    """ONNX Runtime advises pre-processing at every call; the exporter has done all of it."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _session(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = usable_cores(), 3
+    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
