@@ -43,7 +43,7 @@ class SegmentNode(LifecycleNode):
         self._watch = None
         self._syncing = False
         self._ids = {}              # {name: id} of this process: a clean-up must not free ids that consumers remember
-        self._active = False
+        self._active = self._finalized = False
         self.last_error = ''
         self.engine_choice = None   # what was asked for and what runs, once configured
         self._engine_busy = False   # its thread did not end in time
@@ -164,6 +164,7 @@ class SegmentNode(LifecycleNode):
         """Stop from any state."""
         self._stop_segmenting()
         self._release()
+        self._finalized = True
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state):
@@ -184,6 +185,8 @@ class SegmentNode(LifecycleNode):
 
     def state_label(self):
         """Lifecycle state in a word."""
+        if self._finalized:
+            return 'finalized'
         return 'active' if self._active else 'inactive' if self._engine else 'unconfigured'
 
     def inputs_of(self, camera):
@@ -239,8 +242,7 @@ class SegmentNode(LifecycleNode):
         milliseconds = (time.perf_counter() - began) * 1e3
         response.success = True
         response.message = f'version {vocabulary.version}: {len(vocabulary.names)} classes from the next frame on'
-        self.get_logger().info(f'vocabulary {vocabulary.version}: {", ".join(vocabulary.texts)[:300]} '
-                               f'({milliseconds:.1f} ms)')
+        self.get_logger().info(f'{vocabulary} ({milliseconds:.1f} ms)')
         return self._describe_vocabulary(vocabulary, response)
 
     def _get_vocabulary(self, request, response):
@@ -285,7 +287,7 @@ class SegmentNode(LifecycleNode):
         if not self._words_change(self.settings, before):
             return
         vocabulary = self.vocabulary.replace(*self._words(self.settings))
-        self.get_logger().info(f'vocabulary {vocabulary.version}: {", ".join(vocabulary.texts)[:300]}')
+        self.get_logger().info(str(vocabulary))
         self._mirror_in_parameters(list(self.settings.vocabulary), self.settings.preset, vocabulary.threshold)
 
     def _words_change(self, proposed, before=None):

@@ -40,6 +40,11 @@ class Vocabulary:
         """The classes as they can be given again, `name=phrase|phrase`."""
         return tuple(str(spec) for spec in self.specs)
 
+    def __str__(self):
+        """One line for logs."""
+        least = f'; threshold {self.threshold:g}' if self.threshold else ''
+        return f'vocabulary {self.version}: {", ".join(self.texts)[:300]}{least}'
+
 
 @dataclass(frozen=True)
 class Version:

@@ -1,0 +1,58 @@
+"""The launch file's arguments become the node's parameters and remappings."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+launch = pytest.importorskip('launch', reason='the wheels have no launch')
+launch_ros = pytest.importorskip('launch_ros', reason='the wheels have no launch_ros')
+PATH = Path(__file__).resolve().parents[1] / 'launch' / 'segment.launch.py'
+
+
+@pytest.fixture(scope='module')
+def module():
+    spec = importlib.util.spec_from_file_location('segment_launch', PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def node_of(module, **arguments):
+    """({from: to} of the remappings, {name: value} of the parameters that win over the file)."""
+    context = launch.LaunchContext()
+    context.launch_configurations.update({name: default for name, (default, _) in module.ARGUMENTS.items()})
+    context.launch_configurations.update(arguments)
+    node, = module.make_node(context)
+    node._perform_substitutions(context)
+    given = launch_ros.utilities.evaluate_parameters(context, node._Node__parameters)
+    return dict(node.expanded_remapping_rules), {k: v for part in given if isinstance(part, dict) for k, v in part.items()}
+
+
+def test_one_camera(module):
+    rules, parameters = node_of(module, image_topic='/cam/image_raw')
+    assert rules == {'image': '/cam/image_raw', 'camera_info': '/cam/camera_info'} and parameters == {}
+
+
+def test_several_cameras(module):
+    rules, parameters = node_of(module, cameras='{front: /front/image_raw, left: /l/rgb}')
+    assert rules == {'front/image': '/front/image_raw', 'front/camera_info': '/front/camera_info',
+                     'left/image': '/l/rgb', 'left/camera_info': '/l/camera_info'}
+    assert list(parameters['cameras']) == ['front', 'left']
+
+
+def test_words(module):
+    _, parameters = node_of(module, vocabulary='road, car=car|van', preset='nav2')
+    assert list(parameters['vocabulary']) == ['road', 'car=car|van'] and parameters['preset'] == 'nav2'
+
+
+@pytest.mark.parametrize('given, word', [('true', True), ('False', False)])
+def test_words_of_truth(module, given, word):
+    assert node_of(module, use_sim_time=given, autostart=given)[1] == {'use_sim_time': word, 'autostart': word}
+
+
+@pytest.mark.parametrize('arguments', [{'cameras': '[front]'}, {'cameras': '{front: 3}'}, {'cameras': '{'},
+                                       {'vocabulary': '{road: 1}'}])
+def test_bad_arguments_show_how_to_write_them(module, arguments):
+    with pytest.raises(ValueError, match='; write '):
+        node_of(module, **arguments)
