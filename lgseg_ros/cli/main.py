@@ -13,6 +13,7 @@ COMMANDS = {
     'export': 'weights from a training run, and their ONNX file',
     'quantize': 'the 8-bit ONNX file of weights, for CPUs',
     'build-engine': "the TensorRT engine of weights for this machine's GPU",
+    'bench': 'time the engines on this machine',
     'doctor': 'check this machine: what is wrong, and the cure',
     'params': "the node's parameters as a table, or as a parameter file",
 }

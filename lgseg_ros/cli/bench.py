@@ -1,0 +1,144 @@
+"""Time the engines on this machine: from a camera's frame to its mask, for every combination of what is given.
+
+All take turns, one frame each, so that a busy machine slows all alike: read the speeds, which are relative to the
+first row.  cpu ms is processor time of all cores.  What cannot run here is listed with the reason.
+
+Examples:
+  lgseg bench
+  lgseg bench --engines onnxruntime openvino --precisions fp32 int8 --threads 2
+  lgseg bench --engines auto --precisions auto --sizes 480x360 640x480 1280x720 --words 2 10 100 --json bench.json
+"""
+
+import json
+import os
+from argparse import ArgumentTypeError, Namespace
+from itertools import product
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..engines.cpu import machine, usable_cores
+from ..engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
+from ..engines.frames import DEFAULT_PIXELS, Frame
+from ..engines.timing import rows_of, table, time_in_turn
+from ..engines.weights import DEFAULT_WEIGHTS, load_weights
+from ..sim.street import StreetCamera
+from ..vocabulary.state import VocabularyState
+
+FRAMES = 4   # different pictures, in turn
+
+
+def add_arguments(parser):
+    """The command line of `lgseg bench`."""
+    parser.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
+                        help='shipped name or .safetensors (default: %(default)s)')
+    parser.add_argument('--engines', nargs='+', choices=ENGINE_NAMES, metavar='E',
+                        help=f'of: {", ".join(ENGINE_NAMES)} (default: all that "auto" would think of here); one '
+                             'that is named is built if it has to be')
+    parser.add_argument('--precisions', nargs='+', choices=PRECISIONS, default=list(PRECISIONS[1:]), metavar='P',
+                        help=f'of: {", ".join(PRECISIONS)} (default: all but auto)')
+    parser.add_argument('--sizes', nargs='+', type=size, default=[size('640x480')], metavar='WxH',
+                        help='of the frames (default: 640x480)')
+    parser.add_argument('--words', nargs='+', type=int, default=[10], metavar='N', help='default: 10')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads (default: all cores)')
+    parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
+                        help='pixels of the picture that the network sees (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=30, metavar='N', help='that count (default: %(default)s)')
+    parser.add_argument('--warm-up', type=int, default=5, metavar='N', help='that do not (default: %(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures there too')
+
+
+def size(text):
+    """'640x480' as (640, 480).  Raises ArgumentTypeError."""
+    width, _, height = text.partition('x')
+    if not (width.isdigit() and height.isdigit() and int(width) >= 16 and int(height) >= 16):
+        raise ArgumentTypeError(f'{text!r} is not a size such as 640x480')
+    return int(width), int(height)
+
+
+def run(arguments):
+    """Measure, print, write JSON."""
+    if arguments.rounds < 1:
+        raise ValueError(f'--rounds is {arguments.rounds}; give at least 1')
+    # Threads that spin while they wait would be counted against whoever's turn comes next.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    weights = load_weights(arguments.weights)
+    engines, lacking = make_engines(arguments, weights)
+    result = {'benchmark': 'lgseg bench', 'machine': machine(), 'threads': arguments.threads or usable_cores(),
+              'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'rounds': arguments.rounds,
+              'warm_up': arguments.warm_up, 'rows': [], 'not_available': lacking}
+    print(f'{result["machine"]}; {result["threads"]} threads; {arguments.rounds} rounds after {arguments.warm_up} to '
+          f'warm up; {weights.path.stem}')
+    for reason in lacking:
+        print(f'not available: {reason["name"]}: {reason["reason"]}')
+    try:
+        if engines:
+            result['rows'] = rows_of(measure(arguments, subjects(arguments, engines, weights)))
+            print(table(result['rows']))
+    finally:
+        for engine in engines.values():
+            close_engine(engine)
+    if arguments.json:
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    if not engines:
+        raise RuntimeError('none of these engines can run here')
+    return 0
+
+
+def make_engines(arguments, weights):
+    """({'engine precision': engine}, [{'name', 'reason'} of what is not available])."""
+    engines, lacking = {}, []
+    for name, precision in product(arguments.engines or ENGINES, arguments.precisions):
+        label = f'{name} {precision}'
+        try:
+            engines[label] = make_engine(name, precision, arguments, weights)
+        except Exception as error:   # every library has its own kinds
+            lacking.append({'name': label, 'reason': str(error).strip().partition('\n')[0]})
+    return engines, lacking
+
+
+def make_engine(name, precision, arguments, weights):
+    """Exactly this engine, or an error that tells why not; 'auto' as the node chooses."""
+    if name == 'auto':
+        return create_engine(Namespace(engine=name, precision=precision, threads=arguments.threads,
+                                       network_pixels=arguments.network_pixels), weights)
+    kind = engine_class(name)
+    reason = kind.unavailable(precision)
+    if reason is None and not arguments.engines and hasattr(kind, 'not_ready'):
+        reason = kind.not_ready(weights, arguments.network_pixels, precision)
+    if reason is not None:
+        raise RuntimeError(reason)
+    return kind(weights, arguments.threads, arguments.network_pixels, precision)
+
+
+def subjects(arguments, engines, weights):
+    """{label: function of the round's number} for every size, number of words and engine."""
+    found = {}
+    for (width, height), words in product(arguments.sizes, arguments.words):
+        camera = StreetCamera(width, height, seed=1)
+        frames = [Frame(camera.render(30 * n)[0], 'bgr') for n in range(FRAMES)]
+        vocabulary = VocabularyState(weights.bank).replace(names(weights, words))
+        for label, engine in engines.items():
+            found[f'{label}, {width}x{height}, {words} words'] = subject(engine, frames, vocabulary)
+    return found
+
+
+def subject(engine, frames, vocabulary):
+    """A function of the round's number that runs one frame."""
+    return lambda n: engine.run([frames[n % len(frames)]], vocabulary)
+
+
+def names(weights, count):
+    """`count` words: first what the weights were trained on, then others of their bank."""
+    trained = [str(spec).partition('=')[0] for data in weights.card.get('data', ()) for spec in data['classes']]
+    known = list(dict.fromkeys([*(name for name in trained if name in weights.bank.names), *weights.bank.names]))
+    if not 1 <= count <= min(len(known), 255):
+        raise ValueError(f'--words is {count}; these weights know {len(known)}, and a vocabulary has at most 255')
+    return known[:count]
+
+
+def measure(arguments, functions):
+    """`time_in_turn` with a progress bar on a terminal."""
+    return time_in_turn(functions, arguments.rounds, arguments.warm_up,
+                        lambda rounds: tqdm(rounds, unit='round', leave=False, disable=None))

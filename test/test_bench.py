@@ -1,0 +1,57 @@
+"""lgseg bench: real engines on small pictures; what cannot run is told; figures are what they claim to be."""
+
+import json
+import time
+
+import pytest
+
+from lgseg_ros.cli.main import main
+from lgseg_ros.engines.timing import Times, rows_of, time_in_turn
+
+SMALL = ['--threads', '1', '--network-pixels', '9216', '--sizes', '96x96', '--rounds', '2', '--warm-up', '1']
+
+
+def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
+    file = tmp_path / 'bench.json'
+    assert main(['bench', *SMALL, '128x96', '--engines', 'onnxruntime', '--precisions', 'fp32', 'fp16',
+                 '--words', '2', '20', '--json', str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert [row['name'] for row in result['rows']] == [
+        f'onnxruntime fp32, {size}, {words} words' for size in ('96x96', '128x96') for words in (2, 20)]
+    assert result['rows'][0]['speed'] == 1 and all(row['median_ms'] > 0 for row in result['rows'])
+    assert result['not_available'] == [{'name': 'onnxruntime fp16', 'reason': 'ONNX Runtime runs fp32 and int8'}]
+    assert result['rounds'] == 2 and result['warm_up'] == 1 and result['threads'] == 1 and 'cores' in result['machine']
+    shown = capsys.readouterr().out
+    assert 'not available: onnxruntime fp16' in shown and 'onnxruntime fp32, 128x96, 20 words' in shown
+
+
+def test_nothing_that_runs_is_an_error(capsys):
+    assert main(['bench', *SMALL, '--engines', 'onnxruntime', '--precisions', 'fp16']) == 1
+    assert 'none of these engines' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments, code, said', [
+    (['--sizes', '480'], 2, "'480' is not a size"), (['--rounds', '0'], 1, '--rounds is 0'),
+    (['--words', '900'], 1, '--words is 900')])
+def test_bad_requests_are_told(arguments, code, said, capsys):
+    try:
+        found = main(['bench', '--engines', 'onnxruntime', '--precisions', 'fp32', *arguments])
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code and said in capsys.readouterr().err
+
+
+def test_subjects_take_turns_and_warm_up_does_not_count():
+    calls = []
+    times = time_in_turn({'a': lambda n: calls.append(('a', n)), 'b': lambda n: calls.append(('b', n))}, 2, 1)
+    assert calls == [(name, n) for n in range(3) for name in 'ab']
+    assert all(len(t.wall) == len(t.cpu) == 2 for t in times.values())
+
+
+def test_figures():
+    rows = rows_of({'slow': Times([20.0] * 9 + [40.0], [1.0] * 10), 'fast': Times([5.0] * 10, [2.0] * 10)})
+    assert rows[0] == {'name': 'slow', 'median_ms': 20.0, 'p95_ms': 31.0, 'p99_ms': 38.2, 'cpu_ms': 1.0, 'fps': 50.0,
+                       'speed': 1.0}
+    assert rows[1]['speed'] == 4.0 and rows[1]['fps'] == 200.0
+    asleep = time_in_turn({'sleep': lambda _: time.sleep(0.02)}, 3, 0)['sleep']
+    assert min(asleep.wall) >= 20 and max(asleep.cpu) < 15   # waiting is no work
