@@ -8,7 +8,7 @@ import pytest
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.timing import Times, rows_of, time_in_turn
 
-SMALL = ['--threads', '1', '--network-pixels', '9216', '--sizes', '96x96', '--rounds', '2', '--warm-up', '1']
+SMALL = ['--threads', '1', '--network-pixels', '9216', '--rounds', '2', '--warm-up', '1', '--sizes', '96x96']
 
 
 def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
