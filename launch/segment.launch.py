@@ -47,7 +47,8 @@ def parse_cameras(text):
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = None
-    if not isinstance(value, dict) or not value or not all(isinstance(item, str) for pair in value.items() for item in pair):
+    words = [word for pair in value.items() for word in pair] if isinstance(value, dict) else []
+    if not words or not all(isinstance(word, str) for word in words):
         raise ValueError(f'cameras:={text} is not names with topics; write cameras:="{{front: /front/image_raw}}"')
     return value
 

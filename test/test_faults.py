@@ -381,7 +381,8 @@ def test_an_engine_that_hangs(engine, weights):
         assert not bench.log.errors
 
 
-@fault(ENGINE, 'an engine that hangs on a frame', 'diagnostics: ERROR "has not finished its frame for N s"; OK once it does')
+@fault(ENGINE, 'an engine that hangs on a frame',
+       'diagnostics: ERROR "has not finished its frame for N s"; OK once it does')
 def test_a_hanging_engine_is_reported(engine, monkeypatch):
     monkeypatch.setattr('lgseg_ros.node.diagnostics.STUCK_S', 0.2)
     context, returns = rclpy.Context(), threading.Event()
@@ -397,7 +398,8 @@ def test_a_hanging_engine_is_reported(engine, monkeypatch):
         assert node.start()
         node._worker._engine = FailingEngine(engine, {1: lambda: returns.wait(30)})
         with Peer('/hanging') as peer:
-            wait_until(lambda: peer.send(np.zeros((48, 64, 3), np.uint8)) and said('has not finished its frame for'), 'the error')
+            black = np.zeros((48, 64, 3), np.uint8)
+            wait_until(lambda: peer.send(black) and said('has not finished its frame for'), 'the error')
             assert said('has not finished')[-1] == DiagnosticStatus.ERROR
             returns.set()
             peer.diagnostics.clear()

@@ -26,7 +26,8 @@ def node_of(module, **arguments):
     node, = module.make_node(context)
     node._perform_substitutions(context)
     given = launch_ros.utilities.evaluate_parameters(context, node._Node__parameters)
-    return dict(node.expanded_remapping_rules), {k: v for part in given if isinstance(part, dict) for k, v in part.items()}
+    overrides = [part for part in given if isinstance(part, dict)]
+    return dict(node.expanded_remapping_rules), {name: value for part in overrides for name, value in part.items()}
 
 
 def test_one_camera(module):

@@ -27,8 +27,8 @@ class Bond:
         try:
             self._kind = importlib.import_module('bond.msg').Status
         except ImportError as error:
-            raise ImportError(f'bond_heartbeat_period is {period:g}, but the package bond cannot be imported ({error}); '
-                              'install ros-$ROS_DISTRO-bond, or set bond_heartbeat_period:=0.0') from error
+            raise ImportError(f'bond_heartbeat_period is {period:g}, but the package bond cannot be imported '
+                              f'({error}); install ros-$ROS_DISTRO-bond, or set bond_heartbeat_period:=0.0') from error
         self._node, self._period = node, period
         self._id, self._instance = node.get_name(), str(uuid.uuid4())
         self.state = 'waiting'   # then formed, then broken
@@ -49,7 +49,7 @@ class Bond:
         message.header.stamp = self._node.get_clock().now().to_msg()
         try:
             self._publisher.publish(message)
-        except Exception:   # rclpy's own kinds: its context has ended under the node; the manager's timeout tells the rest
+        except Exception:   # rclpy's own kinds: its context has ended; the manager's timeout tells the rest
             self._end.set()
 
     def _on_status(self, message):

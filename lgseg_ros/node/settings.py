@@ -23,7 +23,8 @@ class Settings:
     """Values of all parameters.  An empty string list is [''], because ROS cannot type []."""
 
     vocabulary: list[str] = parameter(
-        [''], 'Classes to look for, each "name" or "name=phrase|phrase"; empty: those of the preset', changeable=True)
+        [''], 'Classes to look for, each "name" or "name=phrase|phrase", at most 255 phrases in all, '
+        'because masks are mono8; empty: those of the preset', changeable=True)
     preset: str = parameter(
         'camvid', 'Named vocabulary with fixed ids: camvid, cityscapes, autoware, nav2; empty: none', changeable=True)
     threshold: float = parameter(

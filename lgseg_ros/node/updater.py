@@ -1,4 +1,4 @@
-"""What publishes statuses on /diagnostics: the distribution's diagnostic_updater, or the little of it that is needed."""
+"""What publishes statuses on /diagnostics: diagnostic_updater, or where that is missing the little of it needed."""
 
 import importlib
 

@@ -153,8 +153,8 @@ class VocabularyState:
         for i in range(UNLABELLED):
             if i not in taken and i not in wanted:
                 return i
-        raise VocabularyError(f'all {MAX_ROWS} ids have been given to names in this run, and an id is never given '
-                              'to another name; restart the node to use new names')
+        raise VocabularyError(f'all {MAX_ROWS} ids have been given to names in this run (ids are 8 bits and 255 means '
+                              'unlabelled), and an id is never given to another name; restart the node for new names')
 
     def _threshold(self, value):
         present = self.current.threshold if self.current else 0.0
