@@ -386,6 +386,7 @@ def test_a_phrase_that_no_bank_has_is_named_before_any_work(own_data, bank):
 @pytest.mark.parametrize('change, said', [
     ({'height': 100}, 'multiples of 32'), ({'width': 32}, 'at least 64x64'), ({'batch': 0}, 'batch is 0'),
     ({'epochs': 0}, 'epochs is 0'), ({'learning_rate': 0.0}, 'learning rate is 0'), ({'seed': -1}, 'seed is -1'),
+    ({'smallest': 2.0}, 'scales 2.0 to 1.9'), ({'largest': 20.0}, 'scales 0.6 to 20.0'),
     ({'head': 'sam'}, "head 'sam' is unknown"),
 ])
 def test_recipes_that_cannot_work_are_refused(street_data, bank, change, said):

@@ -54,6 +54,9 @@ def _add_recipe(group):
                        help='pictures a step and process (default: %(default)s)')
     group.add_argument('--crop', type=crop, default=(default.height, default.width), metavar='HxW',
                        help=f'multiples of 32 (default: {default.height}x{default.width})')
+    group.add_argument('--scales', type=float, nargs=2, default=(default.smallest, default.largest),
+                       metavar=('LOW', 'HIGH'), help='pictures are scaled at random between these (default: '
+                                                     f'{default.smallest} {default.largest})')
     group.add_argument('--lr', type=float, default=default.learning_rate,
                        help='peak learning rate (default: %(default)s)')
     group.add_argument('--balance', type=float, default=default.balance, metavar='P',
@@ -158,6 +161,7 @@ def recipe(arguments, text_dim):
         warmup=arguments.warmup, balance=arguments.balance, ema=arguments.ema,
         max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
         evaluate_every=arguments.evaluate_every, seed=arguments.seed,
+        smallest=arguments.scales[0], largest=arguments.scales[1],
         pretrained=None if arguments.pretrained == 'none' or arguments.init else arguments.pretrained,
         head='ours' if arguments.init else arguments.head, init=Path(arguments.init).stem if arguments.init else '',
         unseen=tuple(name.strip() for name in arguments.unseen.split(',') if name.strip()))

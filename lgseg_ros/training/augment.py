@@ -6,10 +6,11 @@ import numpy as np
 VOID = 255
 
 
-def augment(image, label, size, rng, scales=(0.6, 1.9)):
+def augment(image, label, size, rng, scales):
     """A random scaled, flipped, cropped and recoloured view.
 
-    image: RGB uint8 [H, W, 3]; label: uint8 [H, W]; size: (height, width) of the crop.
+    image: RGB uint8 [H, W, 3]; label: uint8 [H, W]; size: (height, width) of the crop;
+    scales: smallest and largest.
     Returns the same two at `size`; what lies outside the picture is void.
     """
     image, label = _crop(image, label, size, rng, scales)

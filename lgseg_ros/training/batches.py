@@ -53,7 +53,8 @@ class Batches:
         wording, phase = self.samplers[which].sample(step), tuple(step.integers(2, size=2))
         mine = indices[self.rank * config.batch:][:config.batch]
         views = [augment(dataset.images[i], dataset.labels[i], (config.height, config.width),
-                         np.random.default_rng([config.seed, epoch, position, n, self.rank]))
+                         np.random.default_rng([config.seed, epoch, position, n, self.rank]),
+                         (config.smallest, config.largest))
                  for n, i in enumerate(mine)]
         images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*views))
         if self.pin:

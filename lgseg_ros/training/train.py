@@ -49,6 +49,8 @@ class TrainConfig:
     head: str = 'ours'              # or a baseline: lseg, denseclip
     unseen: tuple = ()              # names of classes whose labels were hidden
     balance: float = 0.5            # class weights are frequency ** -balance; 0: every pixel alike
+    smallest: float = 0.6           # pictures are scaled at random by this
+    largest: float = 1.9            # to this
     init: str = ''                  # name of the trained weights that the run began with
 
 
@@ -211,6 +213,8 @@ def check_recipe(config):
     for name in ('epochs', 'batch', 'evaluate_every', 'warmup', 'learning_rate'):
         if not getattr(config, name) > 0:
             raise ValueError(f'{name.replace("_", " ")} is {getattr(config, name)}; give more than 0')
+    if not 0.1 <= config.smallest <= config.largest <= 10:
+        raise ValueError(f'scales {config.smallest} to {config.largest}: give a smaller and a larger one of 0.1 to 10')
     if config.seed < 0:
         raise ValueError(f'seed is {config.seed}; give 0 or more')
 
