@@ -6,7 +6,7 @@ import numpy as np
 VOID = 255
 
 
-def augment(image, label, size, rng, scales):
+def augment(image, label, size, rng, scales=(0.6, 1.9)):
     """A random scaled, flipped, cropped and recoloured view.
 
     image: RGB uint8 [H, W, 3]; label: uint8 [H, W]; size: (height, width) of the crop;
