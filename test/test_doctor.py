@@ -27,8 +27,8 @@ from lgseg_ros.paths import find_share
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = str(find_share('config', 'fastdds.xml'))
 CHECKS = ['python', 'cores', 'libraries', 'ros', 'interfaces', 'rmw', 'transport', 'clock', 'shared memory',
-          'left-overs', 'cv_bridge', 'onnxruntime', 'gpu', 'tensorrt', 'weights', 'cache', 'torchvision',
-          'text encoder']
+          'left-overs', 'cv_bridge', 'onnxruntime', 'gpu', 'torch on CUDA', 'tensorrt', 'built engines', 'weights',
+          'cache', 'torchvision', 'text encoder']
 
 
 # --- the command

@@ -143,3 +143,18 @@ def test_reading_the_header_is_enough_to_know(tmp_path, caplog):
     assert why_not(tmp_path / SAMPLE.file_name, SAMPLE) == 'no engine is built yet'
     load_or_build(SAMPLE, Builder(), tmp_path)
     assert why_not(tmp_path / SAMPLE.file_name, SAMPLE) is None and not caplog.text
+
+
+def test_the_doctor_counts_engines_and_names_the_bad_ones(tmp_path, monkeypatch):
+    from lgseg_ros.doctor.gpu_engines import built_engines
+    from lgseg_ros.engines.tensorrt_network import FORMAT
+    monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
+    assert built_engines().status == 'skip'
+    good, stale = SAMPLE._replace(network=FORMAT), SAMPLE._replace(network=FORMAT - 1, precision='fp32')
+    load_or_build(good, Builder())
+    assert built_engines().status == 'ok' and built_engines().finding.startswith('1, 0.0 MB')
+    load_or_build(stale, Builder())
+    verdict = built_engines()
+    assert verdict.status == 'warn' and stale.file_name in verdict.finding and good.file_name not in verdict.finding
+    (tmp_path / 'engines' / good.file_name).write_bytes(b'torn')
+    assert good.file_name in built_engines().finding and 'lgseg build-engine' in verdict.cure

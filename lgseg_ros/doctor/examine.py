@@ -3,7 +3,7 @@
 import json
 from typing import NamedTuple
 
-from . import libraries, machine, model, ros, shared_memory, transport
+from . import gpu_engines, libraries, machine, model, ros, shared_memory, transport
 from .child import run_python
 from .verdict import Verdict, fail, skip
 
@@ -13,7 +13,8 @@ PLAIN = {'python': machine.python, 'cores': machine.cores, 'libraries': librarie
 OF_ROS = {'ros': ros.distribution, 'interfaces': ros.interfaces, 'rmw': transport.rmw, 'transport': transport.profile}
 AFTER = {'shared memory': shared_memory.room, 'left-overs': shared_memory.left_overs,
          'cv_bridge': libraries.cv_bridge, 'onnxruntime': libraries.onnxruntime,
-         'gpu': machine.gpu, 'tensorrt': machine.tensorrt,
+         'gpu': machine.gpu, 'torch on CUDA': gpu_engines.torch_cuda, 'tensorrt': machine.tensorrt,
+         'built engines': gpu_engines.built_engines,
          'weights': model.weights, 'cache': model.cache,
          'torchvision': libraries.torchvision, 'text encoder': model.text_encoder}
 

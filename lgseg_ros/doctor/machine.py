@@ -12,6 +12,7 @@ from .verdict import fail, ok, skip, warn
 
 OLDEST, NEWEST = (3, 10), (3, 12)     # Humble's and Kilted's
 OLDEST_TENSORRT = (10, 3)             # JetPack 6.2
+CUDA_PYTHON = 'from lgseg_ros.engines.cuda import load_runtime; load_runtime()'
 
 
 def python():
@@ -86,9 +87,12 @@ def tensorrt():
     outcome = run_python('-c', 'import tensorrt; print(tensorrt.__version__)')
     if is_missing(outcome, 'tensorrt'):
         return skip('not installed; the engine runs on ONNX Runtime',
-                    'for the fastest engine, pip install tensorrt (Jetson: JetPack brings it)' if has_gpu() else '')
+                    'for the fastest engine, pip install tensorrt cuda-python (Jetson: JetPack brings the former)' if has_gpu() else '')
     if not outcome.worked:
         return fail(f'cannot be imported: {outcome.reason}', 'reinstall it for this CUDA and this Python')
+    if not run_python('-c', CUDA_PYTHON).worked:
+        return warn(f'version {outcome.answer}, but cuda-python is not installed: the engine cannot use it',
+                    'pip install cuda-python of the version of your CUDA (JetPack 6: "cuda-python<13")')
     if tuple(map(int, outcome.answer.split('.')[:2])) < OLDEST_TENSORRT:
         return warn(f'version {outcome.answer}',
                     'versions before 10.3 are not tested: update JetPack, or pip install -U tensorrt')

@@ -134,7 +134,8 @@ class Plan:
     def run(self, frames, vocabulary):
         """Frames of this shape -> list of `Mask`."""
         torch = self._torch
-        with torch.inference_mode():
+        # The device's context: what the model makes without naming a device must not come from the host.
+        with torch.inference_mode(), self._frames.device:
             self._load_words(vocabulary)
             for place, frame in zip(self._host_frames.numpy(), frames):
                 np.copyto(place, frame.pixels.reshape(place.shape))
