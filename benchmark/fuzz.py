@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image
 
 from lgseg_ros.node.encodings import frame_from_compressed, run_lengths
@@ -48,7 +49,8 @@ class Fuzz:
         self.node = SegmentNode('fuzz', parameter_overrides=[
             rclpy.parameter.Parameter('threads', value=1), rclpy.parameter.Parameter('autostart', value=False)])
         self.node.get_logger().set_level(rclpy.logging.LoggingSeverity.FATAL)
-        self.node.trigger_configure()
+        if self.node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+            raise SystemExit(f'the node cannot be configured: {self.node.last_error}')
         self.kinds = {'pictures': self.picture, 'compressed': self.compressed, 'class texts': self.class_text,
                       'requests': self.request, 'run lengths': self.run_length}
 

@@ -10,7 +10,8 @@ Faults, one every --fault-every seconds in turn: five corrupt pictures, bytes th
 request of 1 MB, parameters that are refused, a consumer that joins and leaves, a camera that pauses, a size that
 changes.
 
-Exit code 1 when there was a mismatch, the node ended, or memory grew by more than 2 % after the warm-up.
+Exit code 1 when there was a mismatch, the node ended too early or not when told, or memory grew by more than 2 % after
+the warm-up.
 """
 
 import argparse
@@ -261,6 +262,8 @@ def problems(result):
     found = []
     if not result['node_lives']:
         found.append('the node ended')
+    if result['exit_code'] != 0:
+        found.append(f'the node did not end as told (exit code {result["exit_code"]})')
     if result['mismatches']:
         found.append(f'{result["mismatches"]} masks or ids that LabelInfo does not explain')
     if result['wrong_or_no_answers']:
@@ -319,7 +322,7 @@ def main():
         result = soak.play(arguments.minutes * 60, arguments.change_every, arguments.fault_every, arguments.warm_up,
                            show_progress)
     finally:
-        code = stop(process)
+        code = stop(process, timeout=30)   # patient: a busy machine is no fault of the node
         executor.shutdown()
         spinner.join(5)
         rclpy.try_shutdown()
