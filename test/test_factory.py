@@ -121,7 +121,8 @@ def test_nothing_works_names_every_reason(weights, tmp_path):
         create_engine(asking('onnxruntime'), lost)
 
 
-@pytest.mark.parametrize('asked, said', [(('onnx',), "engine 'onnx' is not known"), (('auto', 'fp8'), "precision 'fp8'")])
+@pytest.mark.parametrize('asked, said', [(('onnx',), "engine 'onnx' is not known"),
+                                         (('auto', 'fp8'), "precision 'fp8'")])
 def test_unknown_names_are_refused(weights, asked, said):
     with pytest.raises(ValueError, match=said):
         create_engine(asking(*asked), weights)

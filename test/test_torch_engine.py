@@ -66,7 +66,8 @@ def test_words_change_without_another_plan(small_engine, weights, street):
 def test_every_order_and_a_mixed_batch(small_engine, camvid, street):
     bgr = street[0]
     frames = [Frame(bgr, 'bgr'), Frame(np.ascontiguousarray(bgr[..., ::-1]), 'rgb'),
-              Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA), 'bgra'), Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA), 'rgba')]
+              Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA), 'bgra'),
+              Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA), 'rgba')]
     wanted, = small_engine.run(frames[:1], camvid)
     for mask in small_engine.run(frames, camvid) + [small_engine.run([frame], camvid)[0] for frame in frames[1:]]:
         assert np.mean(mask.ids == wanted.ids) > 0.999
@@ -101,7 +102,8 @@ def test_half_floats_decide_as_fp32_does(weights, camvid, street):
     assert np.mean(full.ids == half.ids) > 0.985
 
 
-@pytest.mark.parametrize('frame, network', [((720, 1280), (312, 552)), ((480, 640), (360, 480)), ((1024, 2048), (296, 592))])
+@pytest.mark.parametrize('frame, network', [((720, 1280), (312, 552)), ((480, 640), (360, 480)),
+                                            ((1024, 2048), (296, 592))])
 def test_resizing_is_opencvs(street, frame, network):
     picture = cv2.resize(street[0], frame[::-1], interpolation=cv2.INTER_CUBIC)
     wanted = to_network(Frame(picture, 'rgb'), network).astype(float)
@@ -112,7 +114,8 @@ def test_resizing_is_opencvs(street, frame, network):
     wanted = cv2.resize(small, frame[::-1], interpolation=cv2.INTER_NEAREST)
     y, x = (nearest_indices(*side) for side in zip(small.shape, frame))
     assert np.mean(small[y][:, x] == wanted) > 0.999
-    back = linear_matrix(small.shape[0], frame[0]) @ small.astype(np.float32) @ linear_matrix(small.shape[1], frame[1]).T
+    down, across = (linear_matrix(*side) for side in zip(small.shape, frame))
+    back = down @ small.astype(np.float32) @ across.T
     assert np.abs(back - cv2.resize(small, frame[::-1], interpolation=cv2.INTER_LINEAR)).max() <= 1
 
 

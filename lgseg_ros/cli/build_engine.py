@@ -1,7 +1,8 @@
 """Build the TensorRT engine of weights for this machine's GPU, once; the node and all else then find it in the cache.
 
 A build takes minutes.  It is of this GPU and this version of TensorRT; words, thresholds and cameras change nothing
-of it.  --network-only makes the file that TensorRT reads, for a robot without PyTorch: copy it beside the weights there.
+of it.  --network-only makes the file that TensorRT reads, for a robot without PyTorch: copy it there, beside the
+weights.
 
 Examples:
   lgseg build-engine

@@ -21,7 +21,9 @@ def torch_cuda():
     if not outcome.worked:
         return warn(f'torch cannot be imported: {outcome.reason}', cure)
     version, _, device = outcome.answer.partition(' ')
-    return warn(f'torch {version} does not see the GPU', cure) if device == 'False' else ok(f'torch {version}, {device}')
+    if device == 'False':
+        return warn(f'torch {version} does not see the GPU', cure)
+    return ok(f'torch {version}, {device}')
 
 
 def built_engines():

@@ -87,7 +87,8 @@ def tensorrt():
     outcome = run_python('-c', 'import tensorrt; print(tensorrt.__version__)')
     if is_missing(outcome, 'tensorrt'):
         return skip('not installed; the engine runs on ONNX Runtime',
-                    'for the fastest engine, pip install tensorrt cuda-python (Jetson: JetPack brings the former)' if has_gpu() else '')
+                    'for the fastest engine, pip install tensorrt cuda-python (Jetson: JetPack brings the former)'
+                    if has_gpu() else '')
     if not outcome.worked:
         return fail(f'cannot be imported: {outcome.reason}', 'reinstall it for this CUDA and this Python')
     if not run_python('-c', CUDA_PYTHON).worked:

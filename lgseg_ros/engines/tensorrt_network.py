@@ -131,7 +131,7 @@ def _data(node):
 
 
 def _retype(graph, floats, weights, halves):
-    """Give each float input the type its node computes in: constants converted, other tensors cast where they differ."""
+    """Give each float input the type its node computes in: constants are converted, other tensors cast."""
     from onnx import TensorProto, helper, numpy_helper
     names = {TensorProto.FLOAT: 'fp32', TensorProto.FLOAT16: 'fp16'}
     types, converted, nodes = {}, {}, []
