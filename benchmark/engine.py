@@ -1,7 +1,7 @@
 """Engines side by side in one run, with what a user would pick instead, and the cost of more words.
 
 Every subject takes a BGR uint8 frame and gives class ids at the frame's size.  Subjects take turns, one frame
-each, so that a busy machine slows all alike: read the ratios.  Others have random weights (speed only).
+each, so that a busy machine slows all alike: read the speeds.  Others have random weights (speed only).
 
     scripts/setup.sh --with train --with benchmark && source scripts/activate.sh
     python benchmark/engine.py --json benchmark/results/engine.json
@@ -10,33 +10,33 @@ each, so that a busy machine slows all alike: read the ratios.  Others have rand
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
-import time
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from lgseg_ros.engines.frames import Frame, network_size, to_network
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine, usable_cores
+from lgseg_ros.cli.bench import make_engines, names, size, subject
+from lgseg_ros.engines.cpu import machine, usable_cores
+from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame, network_size, to_network
+from lgseg_ros.engines.timing import rows_of, table, time_in_turn
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.sim.street import StreetCamera
 from lgseg_ros.vocabulary.state import VocabularyState
 
 CLASSES_OF_OTHERS = 19
+REFERENCE = 'onnxruntime fp32'
 # Threads that spin while they wait would be counted against whoever's turn comes next.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
-def ours(weights, engine, rows):
-    """Our engine with `rows` words; the first 11 are the ones it was trained on."""
-    trained = [phrase for spec in VocabularyState(weights.bank).replace([], 'camvid').specs for phrase in spec.phrases[:1]]
-    words = trained[:rows] + [n for n in weights.bank.names if n not in trained][:max(rows - len(trained), 0)]
-    vocabulary = VocabularyState(weights.bank).replace(words)
-    return lambda bgr: engine.run([Frame(bgr, 'bgr')], vocabulary)[0].ids
+def ours(weights, engine, frames, words):
+    """Our engine with so many words."""
+    vocabulary = VocabularyState(weights.bank).replace(names(weights, words))
+    return subject(engine, [Frame(frame, 'bgr') for frame in frames], vocabulary)
 
 
 def ours_in_torch(weights, threads):
@@ -95,55 +95,50 @@ def other(name, threads, size):
     return run
 
 
-def time_in_turn(subjects, frames, rounds, warm_up=3):
-    """Milliseconds [rounds] per subject, one frame each in turn."""
-    times = {name: [] for name in subjects}
-    for n in range(warm_up + rounds):
-        for name, run in subjects.items():
-            began = time.perf_counter()
-            run(frames[n % len(frames)])
-            if n >= warm_up:
-                times[name].append((time.perf_counter() - began) * 1e3)
-    return times
+def compare(arguments, weights, engines, frames):
+    """All engines and the others at 11 words; rows relative to our fp32 in ONNX Runtime."""
+    found = {label: ours(weights, engine, frames, 11) for label, engine in engines.items()}
+    found = {REFERENCE: found.pop(REFERENCE), **found}
+    if not arguments.skip_others:
+        others = {'ours, eager torch': ours_in_torch(weights, arguments.threads)}
+        others |= {f'{name}, onnxruntime fp32': other(name, arguments.threads, frames[0].shape[:2])
+                   for name in ('SegFormer-B0', 'DeepLabV3+ MobileNetV2')}
+        found |= {name: lambda n, run=run: run(frames[n % len(frames)]) for name, run in others.items()}
+    return show('frame to ids at frame size', time_in_turn(found, arguments.rounds))
 
 
-def report(title, times, reference):
+def show(title, times):
     """Print a table; returns its rows."""
-    base, rows = np.median(times[reference]), []
-    print(f'\n{title}\n{"":<34}{"median":>9}{"p95":>9}{"best":>9}   x {reference}')
-    for name, values in times.items():
-        row = {'name': name, 'median_ms': np.median(values), 'p95_ms': np.percentile(values, 95), 'best_ms': min(values),
-               'ratio': np.median(values) / base}
-        rows.append({key: value if key == 'name' else round(float(value), 2) for key, value in row.items()})
-        print(f'{name:<34}{row["median_ms"]:>9.1f}{row["p95_ms"]:>9.1f}{row["best_ms"]:>9.1f}   {row["ratio"]:.2f}')
+    rows = rows_of(times)
+    print(f'\n{title}\n{table(rows)}', flush=True)
     return rows
 
 
 def main():
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', default='480x360', help='of the frame (default: %(default)s)')
+    parser.add_argument('--weights', default='lgseg_lite0')
+    parser.add_argument('--size', type=size, default=(480, 360), help='of the frame (default: 480x360)')
     parser.add_argument('--rounds', type=int, default=40)
     parser.add_argument('--threads', type=int, default=usable_cores())
-    parser.add_argument('--rows', type=int, nargs='+', default=(2, 10, 50, 100, 250))
-    parser.add_argument('--skip-others', action='store_true', help='our own engine and words only (needs no torch)')
+    parser.add_argument('--words', type=int, nargs='+', default=(2, 10, 50, 100, 250))
+    parser.add_argument('--skip-others', action='store_true', help='our own engines only (needs no torch)')
     parser.add_argument('--json', metavar='FILE')
     arguments = parser.parse_args()
-    width, height = map(int, arguments.size.split('x'))
-    camera, threads = StreetCamera(width, height, seed=1), arguments.threads
+    camera, weights = StreetCamera(*arguments.size, seed=1), load_weights(arguments.weights)
     frames = [camera.render(n * 15)[0] for n in range(8)]
-    weights = load_weights()
-    engine = OnnxRuntimeEngine(weights, threads)
-    result = {'benchmark': 'engine', 'frame': arguments.size, 'threads': threads,
-              'machine': f'{platform.machine()}, {usable_cores()} cores', 'rounds': arguments.rounds}
-    words = {f'{rows} words': ours(weights, engine, rows) for rows in arguments.rows}
-    if not arguments.skip_others:
-        subjects = {'ours': ours(weights, engine, 11), 'ours, eager torch': ours_in_torch(weights, threads)}
-        subjects |= {name: other(name, threads, (height, width)) for name in ('SegFormer-B0', 'DeepLabV3+ MobileNetV2')}
-        result['engines'] = report(f'{arguments.size}, {threads} threads, frame to ids at frame size',
-                                   time_in_turn(subjects, frames, arguments.rounds), 'ours')
-    first = f'{arguments.rows[0]} words'
-    result['words'] = report('cost of words', time_in_turn(words, frames, arguments.rounds), first)
+    engines, lacking = make_engines(Namespace(engines=None, precisions=('fp32', 'fp16', 'int8'),
+                                              threads=arguments.threads, network_pixels=DEFAULT_PIXELS), weights)
+    result = {'benchmark': 'engine', 'frame': 'x'.join(map(str, arguments.size)), 'threads': arguments.threads,
+              'machine': machine(), 'rounds': arguments.rounds, 'weights_sha256': weights.sha256,
+              'not_available': lacking}
+    print('\n'.join(f'not available: {entry["name"]}: {entry["reason"]}' for entry in lacking))
+    result['engines'] = compare(arguments, weights, engines, frames)
+    result['words'] = {}
+    for label, engine in engines.items():
+        times = time_in_turn({f'{n} words': ours(weights, engine, frames, n) for n in arguments.words},
+                             arguments.rounds // 2)
+        result['words'][label] = show(f'cost of words, {label}', times)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
     return 0

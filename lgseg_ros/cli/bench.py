@@ -130,9 +130,9 @@ def subject(engine, frames, vocabulary):
 
 
 def names(weights, count):
-    """`count` words: first what the weights were trained on, then others of their bank."""
-    trained = [str(spec).partition('=')[0] for data in weights.card.get('data', ()) for spec in data['classes']]
-    known = list(dict.fromkeys([*(name for name in trained if name in weights.bank.names), *weights.bank.names]))
+    """`count` classes: first those that the weights were trained on, then other words of their bank."""
+    phrases = {phrase for text in weights.classes for phrase in text.replace('=', '|').split('|')}
+    known = weights.classes + [name for name in weights.bank.names if name not in phrases]
     if not 1 <= count <= min(len(known), 255):
         raise ValueError(f'--words is {count}; these weights know {len(known)}, and a vocabulary has at most 255')
     return known[:count]

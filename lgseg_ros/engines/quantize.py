@@ -124,8 +124,7 @@ def draw_words(bank, rng):
 
 def trained_words(weights):
     """A `Vocabulary` of the classes that the weights' card names, else of the first words of the bank."""
-    classes = [str(spec) for data in weights.card.get('data', ()) for spec in data['classes']]
-    return VocabularyState(weights.bank).replace(list(dict.fromkeys(classes)) or weights.bank.names[:11])
+    return VocabularyState(weights.bank).replace(weights.classes or weights.bank.names[:11])
 
 
 @contextmanager

@@ -36,6 +36,11 @@ class Weights:
     def onnx_path(self):
         return self.path.with_suffix('.onnx')
 
+    @property
+    def classes(self):
+        """The classes of the training as "name" or "name=phrase|phrase", from the card; empty where it tells none."""
+        return list(dict.fromkeys(text for data in self.card.get('data', ()) for text in data['classes']))
+
     def project(self, embeddings):
         """Unit text embeddings [K, text_dim] of the card's text encoder -> text rows [K, row_dim]."""
         matrix, bias = self.projection
