@@ -48,9 +48,11 @@ class TorchEngine:
         import torch
         return None if torch.cuda.is_available() else 'this PyTorch sees no CUDA device'
 
-    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto', device='auto'):
+    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto', device='auto',
+                 graph=True):
         """weights: from `load_weights`; threads: of the CPU, 0 for torch's own choice; pixels: network size in all;
-        precision: auto is fp16 on CUDA, fp32 on a CPU; device: auto, cpu or cuda.
+        precision: auto is fp16 on CUDA, fp32 on a CPU; device: auto, cpu or cuda; graph: False to run
+        eagerly on CUDA too, for comparison.
 
         Raises ValueError when the weights do not fit their card, EngineError for a precision the device lacks.
         """
@@ -67,7 +69,7 @@ class TorchEngine:
         self.batch = BATCH if self.device == 'cuda' else 1   # most frames in one run that this gains by
         dtype = torch.float16 if self.precision == 'fp16' else torch.float32
         self._model = load_segmenter(weights).to(self.device, dtype, memory_format=torch.channels_last)
-        self._plans = Plans(lambda shape: Plan(self._model, shape))
+        self._plans = Plans(lambda shape: Plan(self._model, shape, graph))
 
     def run(self, frames, vocabulary, size=None):
         """Segment a batch; arguments and result as `OnnxRuntimeEngine.run`."""
@@ -99,7 +101,7 @@ class TorchEngine:
 class Plan:
     """Buffers for one `Shape` and, on CUDA, the captured graph between them."""
 
-    def __init__(self, model, shape):
+    def __init__(self, model, shape, graph=True):
         import torch
         parameter = next(model.parameters())
         self._torch, self._model, self._shape = torch, model, shape
@@ -115,6 +117,7 @@ class Plan:
         self._threshold = torch.zeros((), device=device)
         self._words = None   # the Vocabulary that rows, ids and threshold hold
         self._prepare_resizing(device)
+        self._recorded = cuda and graph
         self._graph, self._masks = None, None
 
     def _prepare_resizing(self, device):
@@ -140,7 +143,7 @@ class Plan:
             for place, frame in zip(self._host_frames.numpy(), frames):
                 np.copyto(place, frame.pixels.reshape(place.shape))
             self._frames.copy_(self._host_frames, non_blocking=True)
-            if self._frames.is_cuda:
+            if self._recorded:
                 if self._graph is None:
                     self._capture()
                 self._graph.replay()

@@ -1,0 +1,223 @@
+"""Everything that a CUDA machine can tell, in one go: engines, sizes, batches and precisions; and what the node keeps.
+
+Every engine that is installed is timed from camera frames to masks of the frames' size, the network at the frames'
+full size, and its masks are held against those of ONNX Runtime in fp32 on the CPU.  Engines that are absent are
+listed with the reason.  Last, the node segments pictures as fast as it gets them, and its rate is compared with the
+bare engine's.
+
+    pip install torch timm tensorrt cuda-python                                 (and for one more row onnxruntime-gpu)
+    python benchmark/gpu.py --json benchmark/results/gpu.json
+    python benchmark/gpu.py --device cpu --rounds 2 --sizes 480x360             (rows that run on a CPU, to try this)
+"""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lgseg_ros.engines.factory import close_engine
+from lgseg_ros.engines.frames import Frame
+from lgseg_ros.engines.gpu import has_gpu_device
+from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.tensorrt import TensorRTEngine
+from lgseg_ros.engines.torch import TorchEngine
+from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, check_onnx, load_weights
+from lgseg_ros.sim.street import StreetCamera
+from lgseg_ros.vocabulary.state import VocabularyState
+
+SIZES = '480x360', '1024x512', '2048x1024'
+BATCHES = 1, 4
+FRAMES = 8      # different ones, in turn
+WARM_UPS = 5    # at most; no more than rounds
+NODE_SECONDS = 6
+FASTEST_CAMERA = 200   # Hz; one process cannot draw and send much more
+
+
+class Absent(Exception):
+    """A row that cannot be measured here; the message is the reason."""
+
+
+def torch_on(device, graph):
+    """A maker of the torch engine, with the captured graph or without."""
+    def make(weights, pixels, precision):
+        check(TorchEngine, precision)
+        import torch
+        if device == 'cuda' and not torch.cuda.is_available():
+            raise Absent('this PyTorch sees no CUDA device')
+        return TorchEngine(weights, pixels=pixels, precision=precision, device=device, graph=graph)
+    return make
+
+
+def onnxruntime_on(provider):
+    """A maker of the ONNX Runtime engine, which takes CUDA where its provider is."""
+    def make(weights, pixels, precision):
+        check(OnnxRuntimeEngine, precision)
+        engine = OnnxRuntimeEngine(weights, pixels=pixels, precision=precision)
+        if provider not in engine.summary():
+            raise Absent(f'it runs as {engine.summary()}: onnxruntime-gpu is not installed, or finds no CUDA')
+        return engine
+    return make
+
+
+def tensorrt(weights, pixels, precision):
+    """The TensorRT engine; builds it where the cache has none."""
+    check(TensorRTEngine, precision)
+    return TensorRTEngine(weights, pixels=pixels, precision=precision)
+
+
+def check(kind, precision):
+    """Raise `Absent` where the engine says that it cannot work."""
+    reason = kind.unavailable(precision)
+    if reason:
+        raise Absent(reason)
+
+
+ROWS = {'cuda': {'torch eager': torch_on('cuda', False), 'torch CUDA graph': torch_on('cuda', True),
+                 'ONNX Runtime CUDA': onnxruntime_on('CUDAExecutionProvider'), 'TensorRT': tensorrt},
+        'cpu': {'torch eager': torch_on('cpu', False), 'ONNX Runtime CPU': onnxruntime_on('CPUExecutionProvider')}}
+# The node's parameters for a row, where it can be asked for by name.
+NODE_ENGINES = {'torch CUDA graph': 'torch', 'TensorRT': 'tensorrt', 'ONNX Runtime CPU': 'onnxruntime'}
+
+
+def measure(engine, frames, vocabulary, batch, rounds):
+    """Milliseconds a run of `batch` frames, one number a round."""
+    batches = [[Frame(frames[(start + i) % len(frames)], 'bgr') for i in range(batch)] for start in range(len(frames))]
+    times, warm_ups = [], min(WARM_UPS, rounds)
+    for n in range(warm_ups + rounds):
+        began = time.perf_counter()
+        engine.run(batches[n % len(batches)], vocabulary)
+        if n >= warm_ups:
+            times.append((time.perf_counter() - began) * 1e3)
+    return times
+
+
+def cpu_masks(weights, frames, vocabulary):
+    """Ids of frames at the network's own size, by the exported file in fp32 on the CPU."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(str(check_onnx(weights)), providers=['CPUExecutionProvider'])
+    words = {'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids, 'threshold': np.array(0, np.float32)}
+    return [session.run(['ids'], {'frames': np.ascontiguousarray(f[None, ..., ::-1]), **words})[0][0] for f in frames]
+
+
+def agreement(engine, reference, frames, vocabulary):
+    """Share of pixels, 0..1, with the reference's id."""
+    pairs = ((engine.run([Frame(f, 'bgr')], vocabulary)[0].ids, ids) for f, ids in zip(frames, reference))
+    return float(np.mean([np.mean(ours == ids) for ours, ids in pairs]))
+
+
+def rows_of(size, arguments, weights, vocabulary):
+    """Yield one dict an engine, precision and batch at one size."""
+    width, height = map(int, size.split('x'))
+    camera = StreetCamera(width, height, seed=1)
+    frames = [camera.render(n * 15)[0] for n in range(FRAMES)]
+    reference = cpu_masks(weights, frames[:2], vocabulary)
+    for name, make in ROWS[arguments.device].items():
+        for precision in ('fp16', 'fp32') if arguments.device == 'cuda' else ('fp32',):
+            row = {'engine': name, 'precision': precision, 'size': size}
+            try:
+                began = time.perf_counter()
+                engine = make(weights, width * height, precision)
+                row |= {'start_s': round(time.perf_counter() - began, 1), 'summary': engine.summary(),
+                        'agreement': round(agreement(engine, reference, frames, vocabulary), 5)}
+                for batch in arguments.batches:
+                    yield row | figures(measure(engine, frames, vocabulary, batch, arguments.rounds), batch)
+                close_engine(engine)
+            except Absent as error:
+                yield row | {'absent': str(error)}
+            except Exception as error:  # one engine that breaks must not cost the figures of the others
+                yield row | {'failed': f'{type(error).__name__}: {str(error).splitlines()[0][:200]}'}
+
+
+def figures(times, batch):
+    """Milliseconds and frames a second of one row."""
+    p50, p95, p99 = np.percentile(times, (50, 95, 99))
+    return {'batch': batch, 'p50_ms': round(p50, 2), 'p95_ms': round(p95, 2), 'p99_ms': round(p99, 2),
+            'frames_per_s': round(1e3 * batch * len(times) / sum(times), 1)}
+
+
+def line(row):
+    """A row as text."""
+    head = f'{row["engine"]:<18}{row["precision"]:<6}{row["size"]:<11}'
+    if 'batch' not in row:
+        return head + (f'absent: {row["absent"]}' if 'absent' in row else f'FAILED: {row["failed"]}')
+    return head + (f'{row["batch"]:>5}{row["p50_ms"]:>9.2f}{row["p95_ms"]:>9.2f}{row["p99_ms"]:>9.2f}'
+                   f'{row["frames_per_s"]:>10.1f}{row["agreement"]:>10.2%}')
+
+
+def node_rows(rows):
+    """Yield, for each row of one frame a run, the share of the bare engine's rate that the node keeps.
+
+    The node is sent pictures half as fast again as the engine alone takes them.
+    """
+    try:
+        import node   # benchmark/node.py
+        node.prepare_ros()
+    except ImportError as error:
+        print(f'the node is left out: ROS 2 cannot be imported ({error})')
+        return
+    for row in rows:
+        width, height = map(int, row['size'].split('x'))
+        parameters = (f'engine:={NODE_ENGINES[row["engine"]]}', f'precision:={row["precision"]}',
+                      f'network_pixels:={width * height}')
+        rate = min(int(row['frames_per_s'] * 1.5) + 1, FASTEST_CAMERA)
+        with tempfile.TemporaryDirectory() as folder:
+            found = node.measure(node.draw(folder, row['size']), row['size'], rate, NODE_SECONDS, parameters)
+        masks = found['masks'] * rate / found['sent']
+        yield {**{key: row[key] for key in ('engine', 'precision', 'size')}, 'sent_hz': rate,
+               'masks_per_s': round(masks, 1), 'share': round(masks / min(row['frames_per_s'], rate), 3),
+               'latency_ms_p50': found['latency_ms_p50'], 'latency_ms_p95': found['latency_ms_p95']}
+
+
+def device_name(device):
+    """What is measured on."""
+    if device == 'cpu':
+        return f'{platform.machine()}, CPU'
+    try:
+        import torch
+        return torch.cuda.get_device_name()
+    except (ImportError, RuntimeError, AssertionError):
+        return 'a CUDA device'
+
+
+def main():
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', choices=('cuda', 'cpu'), default='cuda')
+    parser.add_argument('--weights', default=DEFAULT_WEIGHTS)
+    parser.add_argument('--sizes', nargs='+', default=SIZES, metavar='WxH')
+    parser.add_argument('--batches', nargs='+', type=int, default=BATCHES)
+    parser.add_argument('--rounds', type=int, default=200)
+    parser.add_argument('--no-node', action='store_true', help='leave the node out')
+    parser.add_argument('--json', metavar='FILE')
+    arguments = parser.parse_args()
+    if arguments.device == 'cuda' and not has_gpu_device():
+        print('no NVIDIA GPU here. On a machine with one: install its driver, then pip install torch timm tensorrt '
+              'cuda-python (docs/gpu.md), and run this again; here, --device cpu tries the script', file=sys.stderr)
+        return 1
+    weights = load_weights(arguments.weights)
+    vocabulary = VocabularyState(weights.bank).replace([], 'camvid')
+    result = {'benchmark': 'gpu', 'device': device_name(arguments.device), 'weights': weights.path.stem,
+              'rounds': arguments.rounds, 'rows': []}
+    print(f'{result["device"]}, {len(vocabulary.names)} words, milliseconds a run of the whole batch\n'
+          f'{"engine":<18}{"":<6}{"size":<11}{"batch":>5}{"p50":>9}{"p95":>9}{"p99":>9}{"frames/s":>10}{"as fp32":>10}')
+    for size in arguments.sizes:
+        for row in rows_of(size, arguments, weights, vocabulary):
+            result['rows'].append(row)
+            print(line(row), flush=True)
+    alone = [row for row in result['rows'] if row.get('batch') == 1 and row['engine'] in NODE_ENGINES]
+    for row in () if arguments.no_node else node_rows(alone):
+        result.setdefault('node', []).append(row)
+        print(f'node with {row["engine"]:<18}{row["precision"]:<6}{row["size"]:<11}{row["masks_per_s"]:>8.1f} masks/s, '
+              f'{row["share"]:.1%} of the engine alone, latency {row["latency_ms_p50"]} / {row["latency_ms_p95"]} ms')
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    return int(any('failed' in row for row in result['rows']))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""The GPU benchmark's rows that run on a CPU, and what it says where there is no GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[1] / 'benchmark' / 'gpu.py'
+
+
+def run(*arguments, **environment):
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True,
+                          env={**os.environ, **environment}, timeout=300)
+
+
+def test_without_a_gpu_it_says_what_to_install():
+    done = run(CUDA_VISIBLE_DEVICES='')
+    assert done.returncode == 1 and 'no NVIDIA GPU here' in done.stderr and 'pip install' in done.stderr
+
+
+def test_rows_of_a_cpu(tmp_path):
+    done = run('--device', 'cpu', '--rounds', '1', '--sizes', '160x120', '--batches', '1', '--no-node',
+               '--json', str(tmp_path / 'gpu.json'))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'gpu.json').read_text())['rows']
+    assert [(row['engine'], row['batch']) for row in rows] == [
+        ('torch eager', 1), ('ONNX Runtime CPU', 1)]
+    for row in rows:
+        assert row['agreement'] > 0.99 and row['frames_per_s'] > 0 and row['p50_ms'] <= row['p95_ms'] <= row['p99_ms']
