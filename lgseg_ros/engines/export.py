@@ -4,7 +4,6 @@ Text rows, their ids and the threshold are inputs, so a change of vocabulary tou
 neither this file nor an engine built from it.
 """
 
-import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from ..model.labels import label_image
+from ..whole_file import whole_file
 
 INPUTS = ('frames', 'rows', 'row_ids', 'threshold')
 OUTPUTS = ('ids', 'confidence')
@@ -45,14 +45,12 @@ def export_onnx(model, path, every_cell=False, size=(360, 480), metadata=None):
     deployed = Deployed(model.float().cpu(), every_cell).eval()
     example = (torch.zeros(1, *size, 3, dtype=torch.uint8), torch.randn(5, model.config.row_dim),
                torch.arange(5), torch.tensor(0.0))
-    partial = Path(f'{path}.part')
-    with warnings.catch_warnings():
+    with whole_file(Path(path)) as partial, warnings.catch_warnings():
         # The tracer warns of every shape it reads; they stay dynamic, as the tests check.
         warnings.simplefilter('ignore')
         torch.onnx.export(deployed, example, str(partial), input_names=INPUTS, output_names=OUTPUTS,
                           dynamic_axes=DYNAMIC_AXES, opset_version=OPSET, dynamo=False)
-    _add_metadata(partial, {**(metadata or {}), 'row_dim': str(model.config.row_dim)})
-    os.replace(partial, path)
+        _add_metadata(partial, {**(metadata or {}), 'row_dim': str(model.config.row_dim)})
 
 
 def _add_metadata(path, metadata):

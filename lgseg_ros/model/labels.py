@@ -98,24 +98,28 @@ def label_image(logits, row_ids, threshold, scores=None, every_cell=False):
     shapes that depend on the data, which is what a GPU's fixed graph wants.
     Returns ids and confidence, uint8 [B, 4h, 4w]; confidence 255 is probability 1.
     """
-    shape = logits.shape[2:]
+    batch, _, height, width = logits.shape
+    shape = height, width
     row, ids, chance = winners(logits.flatten(2), row_ids)
     ids, chance = ids.unflatten(1, shape), chance.unflatten(1, shape)
-    labels = enlarge(ids.to(torch.int32))
+    labels = enlarge(ids.to(torch.int32), height, width)
     chance = F.interpolate(chance[:, None], scale_factor=SCALE, mode='bilinear')[:, 0]
     mixed = mixed_cells(ids)
-    cells = find_cells(all_cells(mixed) if every_cell else mixed.nonzero(), shape)
+    # Of the logits, whose size stays open in an export; that of `mixed` the exporter takes for fixed.
+    grid = batch, height + 1, width + 1
+    cells = find_cells(all_cells(grid, logits.device) if every_cell else mixed.nonzero(), shape)
     rows4 = row.flatten()[cells.corners]
     values = weights_of(scores, cells, logits) @ corner_logits(logits, cells, rows4)   # [N, 16, row]
     inside, certain = _resolve(values, rows4, row_ids[rows4])
     if every_cell:
-        inside, certain = (blocks_to_image(part, mixed.shape) for part in (inside, certain))
-        mixed = blocks_to_image(mixed.reshape(-1, 1).expand(-1, SCALE * SCALE), mixed.shape)
+        inside, certain = (blocks_to_image(part, grid) for part in (inside, certain))
+        mixed = blocks_to_image(mixed.reshape(-1, 1).expand(-1, SCALE * SCALE), grid)
         labels = torch.where(mixed, inside.to(torch.int32), labels)
         chance = torch.where(mixed, torch.minimum(certain, chance), chance)
     else:
-        labels = put(labels, cells.pixels, inside.to(torch.int32))
-        chance = put(chance, cells.pixels, torch.minimum(certain, chance.flatten()[cells.pixels]))
+        size = batch, height * SCALE, width * SCALE
+        labels = put(labels, cells.pixels, inside.to(torch.int32)).reshape(size)
+        chance = put(chance, cells.pixels, torch.minimum(certain, chance.flatten()[cells.pixels])).reshape(size)
     labels = torch.where(chance < threshold, torch.full_like(labels, UNLABELLED), labels)
     return labels.to(torch.uint8), (chance * 255 + 0.5).to(torch.uint8)
 
@@ -131,28 +135,27 @@ def corner_logits(logits, cells, rows4):
 def weights_of(scores, cells, like):
     """Shares of the corners in the pixels of cells, [N, 16, 4], or [16, 4] for all alike."""
     if scores is None:
-        return bilinear_weights(SCALE).to(like).flatten(0, 1)
+        return bilinear_weights(SCALE, like.device).to(like.dtype).flatten(0, 1)
     corner = torch.arange(4, device=scores.device) * (16 * scores.shape[2] * scores.shape[3])
     return torch.softmax(scores.flatten()[cells.scores[..., None] + corner].to(like.dtype), dim=2)
 
 
-def all_cells(mixed):
-    """Indices [N, 3] of all cells; unlike `nonzero` of ones its shape depends on no data."""
-    index = torch.arange(mixed.numel(), device=mixed.device)
-    across, a_picture = mixed.shape[2], mixed.shape[1] * mixed.shape[2]
-    return torch.stack([index // a_picture, index % a_picture // across, index % across], dim=1)
+def all_cells(grid, device):
+    """Indices [N, 3] of all cells of grid (B, h+1, w+1); unlike `nonzero` of ones its shape depends on no data."""
+    pictures, down, across = grid
+    index = torch.arange(pictures * down * across, device=device)
+    return torch.stack([index // (down * across), index // across % down, index % across], dim=1)
 
 
-def enlarge(x):
-    """x [B, h, w] -> [B, 4h, 4w], each value repeated."""
-    height, width = x.shape[1:]
+def enlarge(x, height, width):
+    """x [B, height, width] -> [B, 4 height, 4 width], each value repeated."""
     x = x[:, :, None, :, None].expand(-1, -1, SCALE, -1, SCALE)
     return x.reshape(-1, height * SCALE, width * SCALE)
 
 
 def put(image, pixels, values):
-    """`image` with `values` [N, S] at the flat positions `pixels` [N, S]."""
-    return image.flatten().index_put((pixels.flatten(),), values.flatten()).reshape(image.shape)
+    """`image`, flat, with `values` [N, S] at the flat positions `pixels` [N, S]."""
+    return image.flatten().index_put((pixels.flatten(),), values.flatten())
 
 
 def blocks_to_image(blocks, shape):
@@ -160,6 +163,8 @@ def blocks_to_image(blocks, shape):
 
     shape: (B, h+1, w+1).
     """
-    blocks = blocks.reshape(*shape, SCALE, SCALE).permute(0, 1, 3, 2, 4)
+    batch, height, width = shape
+    blocks = blocks.reshape(batch, height, width, SCALE, SCALE).permute(0, 1, 3, 2, 4)
+    image = blocks.reshape(batch, height * SCALE, width * SCALE)
     half = SCALE // 2
-    return blocks.reshape(shape[0], shape[1] * SCALE, shape[2] * SCALE)[:, half:-half, half:-half]
+    return image[:, half:-half, half:-half]

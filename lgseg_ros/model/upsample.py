@@ -46,9 +46,9 @@ def shuffle(scores):
     return F.pixel_shuffle(scores, SCALE)
 
 
-def bilinear_weights(scale):
+def bilinear_weights(scale, device=None):
     """[scale, scale, 4]: the shares of a cell's corners in its pixels; corners as in `Upsampler`."""
-    fraction = (torch.arange(scale) + 0.5) / scale
+    fraction = (torch.arange(scale, device=device) + 0.5) / scale
     y, x = fraction[:, None], fraction[None, :]
     return torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], dim=-1)
 

@@ -1,12 +1,12 @@
 """Write and read trained weights: one safetensors file and its JSON model card."""
 
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 
+from ..whole_file import whole_file
 from .segmenter import Segmenter, SegmenterConfig
 
 COPY_AGAIN = 'copy the .safetensors and .json files again'
@@ -26,12 +26,11 @@ def save_weights(model, bank, path, card):
     with torch.no_grad():
         tensors['text.rows'] = model.project_text(torch.from_numpy(bank.vectors))
     tensors = {name: _half(value).contiguous() for name, value in tensors.items()}
-    partial = Path(f'{path}.safetensors.part')
-    save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(bank.names)})
-    partial.chmod(0o644)  # safetensors writes 0600, which another user's node cannot read
-    os.replace(partial, f'{path}.safetensors')
-    text = json.dumps({**card, 'model': model.describe()}, indent=2)
-    Path(f'{path}.json').write_text(text + '\n')
+    with whole_file(Path(f'{path}.safetensors')) as partial:
+        save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(bank.names)})
+        partial.chmod(0o644)  # safetensors writes 0600, which another user's node cannot read
+    with whole_file(Path(f'{path}.json')) as partial:
+        partial.write_text(json.dumps({**card, 'model': model.describe()}, indent=2) + '\n')
 
 
 def _half(value):

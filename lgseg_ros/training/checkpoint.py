@@ -1,9 +1,10 @@
 """Checkpoints: everything a run needs to go on, written atomically, never unpickled as code."""
 
-import os
 from pathlib import Path
 
 import torch
+
+from ..whole_file import whole_file
 
 
 class CheckpointError(ValueError):
@@ -12,9 +13,8 @@ class CheckpointError(ValueError):
 
 def save_checkpoint(path, state):
     """Write `state` beside `path` and rename, so that a killed run leaves the last good file."""
-    partial = Path(f'{path}.part')
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with whole_file(Path(path)) as partial:
+        torch.save(state, partial)
 
 
 def load_checkpoint(path):
