@@ -18,7 +18,8 @@ ARGUMENTS = {
     'vocabulary': ('', 'Classes as a list, e.g. "[road, car, person=person|pedestrian]"; empty: those of the preset'),
     'preset': ('', 'Named vocabulary: camvid, cityscapes, autoware, nav2; empty: as params_file says'),
     'weights': ('', 'Shipped name or path of a .safetensors file; empty: as params_file says'),
-    'engine': ('', 'What runs the network: auto, tensorrt, torch, onnxruntime; empty: as params_file says'),
+    'engine': ('', 'What runs the network: auto, tensorrt, torch, openvino, onnxruntime; empty: as params_file says'),
+    'precision': ('', 'Numbers it computes with: auto, fp32, fp16, int8; empty: as params_file says'),
     'params_file': (os.path.join(SHARE, 'config', 'segment.yaml'), 'YAML file with the node\'s parameters'),
     'autostart': ('', 'true, or false to wait for a lifecycle manager; empty: as params_file says'),
     'use_sim_time': ('', 'true to take the time from /clock; empty: as params_file says'),
@@ -61,7 +62,7 @@ def beside(image_topic):
 def make_node(context):
     """The node's action; a launch argument that is given wins over the parameter file."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    overrides = {name: given[name] for name in ('preset', 'weights', 'engine') if given[name]}
+    overrides = {name: given[name] for name in ('preset', 'weights', 'engine', 'precision') if given[name]}
     overrides.update({name: given[name].lower() == 'true' for name in ('autostart', 'use_sim_time') if given[name]})
     if given['vocabulary']:
         overrides['vocabulary'] = parse_classes(given['vocabulary'])
