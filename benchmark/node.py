@@ -136,7 +136,7 @@ def prepare_ros():
     """A domain of our own and the shipped transport profile, for this process and its children."""
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
     os.environ.update(environment())
-    rclpy.init()
+    rclpy.init(args=[])   # the command line is not for ROS
 
 
 def draw(folder, size):
