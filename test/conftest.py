@@ -37,9 +37,9 @@ def weights():
 
 @pytest.fixture(scope='session')
 def engine(weights):
-    """ONNX Runtime with the shipped weights."""
+    """ONNX Runtime with the shipped weights, exact: test_int8.py is about the 8-bit file."""
     from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-    return OnnxRuntimeEngine(weights, threads=1)
+    return OnnxRuntimeEngine(weights, threads=1, precision='fp32')
 
 
 @pytest.fixture(scope='session')

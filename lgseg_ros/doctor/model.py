@@ -12,7 +12,8 @@ import sys
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 weights = load_weights(sys.argv[1])
-OnnxRuntimeEngine(weights, threads=1)
+for precision in ('fp32', 'auto'):
+    OnnxRuntimeEngine(weights, threads=1, precision=precision)
 print(f'{len(weights.bank)} words')
 '''
 FIND_ENCODER = '''
