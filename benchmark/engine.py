@@ -1,7 +1,7 @@
 """Engines side by side in one run, with what a user would pick instead, and the cost of more words.
 
-Every subject takes a BGR uint8 frame and gives class ids at the frame's size.  Subjects take turns, one frame
-each, so that a busy machine slows all alike: read the speeds.  Others have random weights (speed only).
+Every subject takes a BGR uint8 frame and gives class ids at the frame's size.  Subjects take turns, so
+that a busy machine slows all alike: read the speeds.  Others have random weights (speed only).
 
     scripts/setup.sh --with train --with benchmark && source scripts/activate.sh
     python benchmark/engine.py --json benchmark/results/engine.json
@@ -40,22 +40,16 @@ def ours(weights, engine, frames, words):
 
 
 def ours_in_torch(weights, threads):
-    """The same network and answer in eager torch: what running the training code would cost."""
+    """The same network and answer, ids and confidence, in eager torch: the code that training measures with."""
     import torch
 
     from lgseg_ros.model.weights_file import load_segmenter
+    from lgseg_ros.training.predict import torch_predictor
     torch.set_num_threads(threads)
     model = load_segmenter(weights).to(memory_format=torch.channels_last)
-    rows = torch.from_numpy(VocabularyState(weights.bank).replace([], 'camvid').rows)
-
-    @torch.inference_mode()
-    def run(bgr):
-        size = bgr.shape[:2]
-        rgb = torch.from_numpy(to_network(Frame(bgr, 'bgr'), network_size(*size)))
-        logits = model(rgb.permute(2, 0, 1)[None].float().div(127.5).sub(1), rows).logits
-        full = torch.nn.functional.interpolate(logits, size=size, mode='bilinear', align_corners=False)
-        return full.argmax(dim=1)[0].to(torch.uint8).numpy()
-    return run
+    vocabulary = VocabularyState(weights.bank).replace([], 'camvid')
+    predict = torch_predictor(model, torch.from_numpy(vocabulary.rows), np.asarray(vocabulary.row_ids))
+    return lambda bgr: predict(to_network(Frame(bgr, 'bgr'), network_size(*bgr.shape[:2])))
 
 
 def other(name, threads, size):
