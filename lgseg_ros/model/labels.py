@@ -19,26 +19,29 @@ UNLABELLED = 255
 
 
 class Cells(NamedTuple):
-    """Squares between four logit positions, and beyond them at the border, where the edge repeats."""
+    """Squares between four logit positions, and beyond them at the border, where the edge repeats.
 
-    corners: torch.Tensor   # [N, 4] flat positions in B*h*w: top left, top right, bottom left, bottom right
-    pixels: torch.Tensor    # [N, 16] flat positions in the picture, B*4h*4w
-    scores: torch.Tensor    # [N, 16] flat positions of the pixels' first scores in B*64*h*w
+    Cells are the last dimension everywhere here: long rows are what a CPU's vector units want.
+    """
+
+    corners: torch.Tensor   # [4, N] flat positions in B*h*w: top left, top right, bottom left, bottom right
+    pixels: torch.Tensor    # [16, N] flat positions in the picture, B*4h*4w
+    scores: torch.Tensor    # [16, N] flat positions of the pixels' first scores in B*64*h*w
 
 
 def find_cells(chosen, shape):
     """Corners and pixels of chosen cells.
 
-    chosen: [N, 3], picture, row and column of a cell, of B x (h+1) x (w+1); shape: (h, w) of the logits.
+    chosen: [3, N], picture, row and column of a cell, of B x (h+1) x (w+1); shape: (h, w) of the logits.
     """
     height, width = shape
     places = height * width
-    picture, y, x = chosen[:, :1], chosen[:, 1:2], chosen[:, 2:]
+    picture, y, x = chosen[0], chosen[1], chosen[2]
     # Clamped pixels of border cells fall on neighbours with the same answer, since the corners repeat too.
     above, below = (y - 1).clamp(min=0) * width, y.clamp(max=height - 1) * width
     left, right = (x - 1).clamp(min=0), x.clamp(max=width - 1)
-    corners = torch.cat([above + left, above + right, below + left, below + right], dim=1)
-    step = torch.arange(SCALE, device=chosen.device) - SCALE // 2
+    corners = torch.stack([above + left, above + right, below + left, below + right])
+    step = torch.arange(SCALE, device=chosen.device)[:, None] - SCALE // 2
     down, along = (y * SCALE + step).clamp(0, height * SCALE - 1), (x * SCALE + step).clamp(0, width * SCALE - 1)
     pixels = _grid(down * (width * SCALE), along)
     scores = _grid(down % SCALE * (SCALE * places) + down // SCALE * width, along % SCALE * places + along // SCALE)
@@ -46,8 +49,8 @@ def find_cells(chosen, shape):
 
 
 def _grid(down, along):
-    """[N, 4] and [N, 4] -> their sums [N, 16], row by row."""
-    return (down[:, :, None] + along[:, None]).flatten(1)
+    """[4, N] and [4, N] -> their sums [16, N], row by row."""
+    return (down[:, None] + along).flatten(0, 1)
 
 
 def mixed_cells(ids):
@@ -76,16 +79,20 @@ def winners(logits, row_ids):
 def _resolve(values, rows, ids):
     """Winner inside mixed cells.
 
-    values: [M, S, 4] interpolated logits of the four corners' rows; rows, ids: [M, 4].
-    Returns ids [M, S] and probability [M, S] among those rows.
+    values: 4 x [16, N], the logits of the four corners' rows at the pixels; rows, ids: [4, N].
+    Returns ids [16, N] and probability [16, N] among those rows.
     """
-    best, which = values.max(dim=2)
-    won = torch.gather(ids[:, None].expand(-1, values.shape[1], -1), 2, which[..., None])
-    # A row that wins at several corners must count once: keep its first corner only.
-    first = torch.stack([(rows[:, :j] != rows[:, j:j + 1]).all(dim=1) if j else rows[:, 0] >= 0
-                         for j in range(4)], dim=1)
-    rival = (first[:, None] & (ids[:, None] != won)).to(values.dtype)
-    return won[..., 0], 1 / (1 + (rival * torch.exp(values - best[..., None])).sum(dim=2))
+    best, won = values[0], ids[0].expand_as(values[0])
+    for value, own in zip(values[1:], ids[1:]):
+        won = torch.where(value > best, own, won)
+        best = torch.maximum(value, best)
+    total = torch.ones_like(best)
+    for corner, value in enumerate(values):
+        rival = ids[corner] != won
+        for earlier in range(corner):   # a row that wins at several corners counts once
+            rival = rival & (rows[earlier] != rows[corner])
+        total = total + rival.to(best.dtype) * torch.exp(value - best)
+    return won, 1 / total
 
 
 def label_image(logits, row_ids, threshold, scores=None, every_cell=False):
@@ -107,44 +114,51 @@ def label_image(logits, row_ids, threshold, scores=None, every_cell=False):
     mixed = mixed_cells(ids)
     # Of the logits, whose size stays open in an export; that of `mixed` the exporter takes for fixed.
     grid = batch, height + 1, width + 1
-    cells = find_cells(all_cells(grid, logits.device) if every_cell else mixed.nonzero(), shape)
+    cells = find_cells(all_cells(grid, logits.device) if every_cell else mixed.nonzero().T, shape)
     rows4 = row.flatten()[cells.corners]
-    values = weights_of(scores, cells, logits) @ corner_logits(logits, cells, rows4)   # [N, 16, row]
-    inside, certain = _resolve(values, rows4, row_ids[rows4])
+    values = mixed_logits(corner_logits(logits, cells, rows4), weights_of(scores, cells, logits))
+    inside, certain = _resolve(values, rows4, row_ids[rows4].to(torch.int32))
     if every_cell:
-        inside, certain = (blocks_to_image(part, grid) for part in (inside, certain))
+        inside, certain = (blocks_to_image(part.T, grid) for part in (inside, certain))
         mixed = blocks_to_image(mixed.reshape(-1, 1).expand(-1, SCALE * SCALE), grid)
-        labels = torch.where(mixed, inside.to(torch.int32), labels)
+        labels = torch.where(mixed, inside, labels)
         chance = torch.where(mixed, torch.minimum(certain, chance), chance)
     else:
         size = batch, height * SCALE, width * SCALE
-        labels = put(labels, cells.pixels, inside.to(torch.int32)).reshape(size)
+        labels = put(labels, cells.pixels, inside).reshape(size)
         chance = put(chance, cells.pixels, torch.minimum(certain, chance.flatten()[cells.pixels])).reshape(size)
     labels = torch.where(chance < threshold, torch.full_like(labels, UNLABELLED), labels)
     return labels.to(torch.uint8), (chance * 255 + 0.5).to(torch.uint8)
 
 
 def corner_logits(logits, cells, rows4):
-    """Logits [N, corner, row] that the rows [N, 4] winning at a cell's corners have there."""
+    """Logits [corner, row, N] that the rows [4, N] winning at a cell's corners have there."""
     count, places = logits.shape[1], logits.shape[2] * logits.shape[3]
     # Row r at place p of picture b is at (b * count + r) * places + p.
     start = cells.corners + cells.corners // places * ((count - 1) * places)
-    return logits.flatten()[start[:, :, None] + rows4[:, None] * places]
+    return logits.flatten()[start[:, None] + rows4 * places]
 
 
 def weights_of(scores, cells, like):
-    """Shares of the corners in the pixels of cells, [N, 16, 4], or [16, 4] for all alike."""
+    """Shares [4, 16, N] of the corners in the pixels of cells, or [4, 16, 1] for all alike."""
     if scores is None:
-        return bilinear_weights(SCALE, like.device).to(like.dtype).flatten(0, 1)
-    corner = torch.arange(4, device=scores.device) * (16 * scores.shape[2] * scores.shape[3])
-    return torch.softmax(scores.flatten()[cells.scores[..., None] + corner].to(like.dtype), dim=2)
+        return bilinear_weights(SCALE, like.device).to(like.dtype).flatten(0, 1).T[..., None]
+    corner = torch.arange(4, device=scores.device)[:, None, None] * (16 * scores.shape[2] * scores.shape[3])
+    found = scores.flatten()[cells.scores + corner].to(like.dtype)
+    shares = torch.exp(found - found.amax(dim=0))
+    return shares / (shares[0] + shares[1] + shares[2] + shares[3])
+
+
+def mixed_logits(corner, weights):
+    """Logits at the pixels, one [16, N] for each of the four rows; corner [4, 4, N]; weights as `weights_of`."""
+    return [sum(weights[place] * corner[place, row] for place in range(4)) for row in range(4)]
 
 
 def all_cells(grid, device):
-    """Indices [N, 3] of all cells of grid (B, h+1, w+1); unlike `nonzero` of ones its shape depends on no data."""
+    """Indices [3, N] of all cells of grid (B, h+1, w+1); unlike `nonzero` of ones its shape depends on no data."""
     pictures, down, across = grid
     index = torch.arange(pictures * down * across, device=device)
-    return torch.stack([index // (down * across), index // across % down, index % across], dim=1)
+    return torch.stack([index // (down * across), index // across % down, index % across])
 
 
 def enlarge(x, height, width):
@@ -154,7 +168,7 @@ def enlarge(x, height, width):
 
 
 def put(image, pixels, values):
-    """`image`, flat, with `values` [N, S] at the flat positions `pixels` [N, S]."""
+    """`image`, flat, with `values` [16, N] at the flat positions `pixels` [16, N]."""
     return image.flatten().index_put((pixels.flatten(),), values.flatten())
 
 
