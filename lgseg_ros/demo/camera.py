@@ -5,12 +5,13 @@
 
 import argparse
 import json
+import signal
 import time
 from itertools import islice
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -18,20 +19,20 @@ from ..node.images import image_message
 from ..sim.sources import open_source
 
 
-def play(node, source, topic, limit=None):
-    """Publish the source's frames at its rate until it ends or `limit` frames are sent; yields after each.
+def play(node, source, topic, limit=None, going=rclpy.ok):
+    """Publish the source's frames at its rate until it ends, `limit` are sent or not `going()`; yields after each.
 
     Waits for a first subscriber, so that none is sent to nobody.  A frame that is late
     is not made up for by a burst.
     """
     publisher = node.create_publisher(Image, topic, qos_profile_sensor_data)
-    while rclpy.ok() and not publisher.get_subscription_count():
+    while going() and not publisher.get_subscription_count():
         time.sleep(0.02)
     due, period = time.monotonic(), 1 / source.fps
     for pixels in islice(source, limit):
-        if not rclpy.ok():
-            return
         time.sleep(max(0.0, due - time.monotonic()))
+        if not going():
+            return
         due = max(due + period, time.monotonic())
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id='camera')
         publisher.publish(image_message(pixels, 'bgr8', header))
@@ -49,17 +50,19 @@ def main():
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split('x')) if arguments.size else (None, None)
-    rclpy.init()
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: signals.append(number))
+    # rclpy's own handlers would end the context in the middle of a publish.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('camera')
     sent = 0
     try:
         with open_source(arguments.source, width=width, height=height, fps=arguments.fps,
                          loop=arguments.loop) as source:
-            for _ in play(node, source, arguments.topic, arguments.frames):
-                sent += 1   # here, so that an interrupt does not lose the count
+            for _ in play(node, source, arguments.topic, arguments.frames, lambda: not signals):
+                sent += 1
         time.sleep(0.5)   # let the last frames leave before the publisher goes
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
     finally:
         print(json.dumps({'frames_sent': sent}), flush=True)
         node.destroy_node()
