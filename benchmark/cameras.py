@@ -11,12 +11,12 @@ import json
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import stop
 from lgseg_ros.engines.cpu import machine
 
@@ -79,7 +79,7 @@ def main():
     parser.add_argument('--size', default='640x480')
     parser.add_argument('--seconds', type=float, default=8, help='of each run (default: %(default)s)')
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE', help='of the node')
-    parser.add_argument('--json', metavar='FILE')
+    add_json(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'cameras', 'machine': machine(), 'parameters': list(arguments.parameters), 'rows': []}
     prepare_ros()
@@ -91,8 +91,7 @@ def main():
                                               arguments.parameters))
                 show(result['rows'][-1])
     rclpy.try_shutdown()
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     return 0
 
 

@@ -8,7 +8,6 @@ that a busy machine slows all alike: read the speeds.  Others have random weight
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 
 from lgseg_ros.cli.bench import make_engines, names, size, subject
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.engines.cpu import machine, usable_cores
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame, network_size, to_network
 from lgseg_ros.engines.timing import rows_of, table, time_in_turn
@@ -117,7 +117,7 @@ def main():
     parser.add_argument('--threads', type=int, default=usable_cores())
     parser.add_argument('--words', type=int, nargs='+', default=(2, 10, 50, 100, 250))
     parser.add_argument('--skip-others', action='store_true', help='our own engines only (needs no torch)')
-    parser.add_argument('--json', metavar='FILE')
+    add_json(parser)
     arguments = parser.parse_args()
     camera, weights = StreetCamera(*arguments.size, seed=1), load_weights(arguments.weights)
     frames = [camera.render(n * 15)[0] for n in range(8)]
@@ -133,8 +133,7 @@ def main():
         times = time_in_turn({f'{n} words': ours(weights, engine, frames, n) for n in arguments.words},
                              arguments.rounds // 2)
         result['words'][label] = show(f'cost of words, {label}', times)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     return 0
 
 

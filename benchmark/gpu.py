@@ -11,15 +11,14 @@ bare engine's.
 """
 
 import argparse
-import json
 import platform
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.engines.factory import close_engine
 from lgseg_ros.engines.frames import Frame
 from lgseg_ros.engines.gpu import has_gpu_device
@@ -193,7 +192,7 @@ def main():
     parser.add_argument('--batches', nargs='+', type=int, default=BATCHES)
     parser.add_argument('--rounds', type=int, default=200)
     parser.add_argument('--no-node', action='store_true', help='leave the node out')
-    parser.add_argument('--json', metavar='FILE')
+    add_json(parser)
     arguments = parser.parse_args()
     if arguments.device == 'cuda' and not has_gpu_device():
         print('no NVIDIA GPU here. On a machine with one: install its driver, then pip install torch timm tensorrt '
@@ -214,8 +213,7 @@ def main():
         result.setdefault('node', []).append(row)
         print(f'node with {row["engine"]:<18}{row["precision"]:<6}{row["size"]:<11}{row["masks_per_s"]:>8.1f} masks/s, '
               f'{row["share"]:.1%} of the engine alone, latency {row["latency_ms_p50"]} / {row["latency_ms_p95"]} ms')
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     return int(any('failed' in row for row in result['rows']))
 
 

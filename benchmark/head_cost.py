@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lgseg_ros.engines.export import export_onnx
-from lgseg_ros.engines.onnxruntime import usable_cores
+from lgseg_ros.engines.cpu import usable_cores
 
 
 def count_parameters(model):

@@ -24,6 +24,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.sim.street import StreetCamera
@@ -155,7 +156,7 @@ def main():
     parser.add_argument('--no-peak', action='store_true', help='leave the search for the peak rate out')
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE',
                         help='of the node, such as engine:=openvino precision:=int8')
-    parser.add_argument('--json', metavar='FILE')
+    add_json(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'node', 'machine': machine(), 'parameters': list(arguments.parameters),
               'fixed': [], 'peak': []}
@@ -170,8 +171,7 @@ def main():
                 result['peak'].append(row)
                 show(row, '<- peak with under 5 % drops')
     rclpy.try_shutdown()
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     return 0
 
 

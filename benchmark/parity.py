@@ -7,7 +7,6 @@ The reference is torch in fp32 with every class interpolated to full size.  With
 """
 
 import argparse
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lgseg_ros.cli.bench import make_engines, names
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.cli.segment import find_pictures
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
@@ -60,7 +60,7 @@ def main():
     parser.add_argument('--data', metavar='DIR', help='data set or folder of pictures (default: drawn streets)')
     parser.add_argument('--pictures', type=int, default=40)
     parser.add_argument('--words', type=int, nargs='+', default=(11, 100), help='the first is held against the goals')
-    parser.add_argument('--json', metavar='FILE')
+    add_json(parser)
     arguments = parser.parse_args()
     weights, pictures = load_weights(arguments.weights), read_pictures(arguments.data, arguments.pictures)
     engines, lacking = make_engines(Namespace(engines=None, precisions=tuple(GOALS), threads=0,
@@ -79,11 +79,10 @@ def main():
         met &= first >= goal
         print(f'{label:<20}' + ''.join(f'{row[f"percent_{n}_words"]:>8.2f} % at {n} words' for n in arguments.words)
               + f'   goal {goal} %{"" if first >= goal else "  MISSED"}')
-    if arguments.json:
-        source = Path(arguments.data).name if arguments.data else 'lgseg sim'
-        Path(arguments.json).write_text(json.dumps({
-            'benchmark': 'parity', 'machine': machine(), 'weights_sha256': weights.sha256, 'pictures': len(pictures),
-            'source': source, 'rows': list(rows.values()), 'not_available': lacking}, indent=2) + '\n')
+    write_json(arguments.json, {
+        'benchmark': 'parity', 'machine': machine(), 'weights_sha256': weights.sha256, 'pictures': len(pictures),
+        'source': Path(arguments.data).name if arguments.data else 'lgseg sim', 'rows': list(rows.values()),
+        'not_available': lacking})
     return 0 if met else 1
 
 

@@ -38,6 +38,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
+from lgseg_ros.cli.figures import write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.node.images import image_message
 from lgseg_ros.sim.street import StreetCamera
@@ -327,8 +328,7 @@ def main():
         spinner.join(5)
         rclpy.try_shutdown()
     result['exit_code'] = code
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     print(json.dumps(result, indent=2))
     found = problems(result)
     print('FAILED: ' + '; '.join(found) if found else 'passed: nothing to remark')

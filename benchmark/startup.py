@@ -8,7 +8,6 @@ cache is an empty folder, and the first start is told too.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import rclpy
 
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import stop
 from lgseg_ros.engines.cpu import machine
 
@@ -69,7 +69,7 @@ def main():
     parser.add_argument('--size', default='640x480')
     parser.add_argument('--times', type=int, default=5, help='of each (default: %(default)s)')
     parser.add_argument('--fresh', action='store_true', help='begin with an empty cache')
-    parser.add_argument('--json', metavar='FILE')
+    add_json(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'startup', 'machine': machine(), 'import_s': {}, 'first_mask_s': {}}
     for module in IMPORTS:
@@ -88,8 +88,7 @@ def main():
             print(f'first mask, engine {engine:<12} first {times[0]:.2f} s, median of {len(times)} '
                   f'{statistics.median(times):.2f} s, worst {max(times):.2f} s', flush=True)
     rclpy.try_shutdown()
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     return 0
 
 

@@ -9,7 +9,6 @@ diagnostics).  Each size is run with the profile and without, in turn, in one ru
 import argparse
 import json
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -21,7 +20,9 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import start, stop
+from lgseg_ros.engines.cpu import machine
 from lgseg_ros.paths import find_share
 
 SIZES = ('640x480', '1280x720', '1920x1080')
@@ -62,7 +63,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--frames', type=int, default=150, help='a run (default: %(default)s)')
     parser.add_argument('--sizes', nargs='+', default=SIZES)
-    parser.add_argument('--json', metavar='FILE', help='write the figures there too')
+    add_json(parser)
     arguments = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
@@ -77,9 +78,7 @@ def main():
                 print(f'{size:>10}  {"shipped profile" if used else "default transport":<18} '
                       f'{rows[-1]["received"]} of {rows[-1]["sent"]} frames', flush=True)
         rclpy.try_shutdown()
-    if arguments.json:
-        result = {'benchmark': 'transport', 'machine': f'{platform.machine()}, {os.cpu_count()} cores', 'rows': rows}
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, {'benchmark': 'transport', 'machine': machine(), 'rows': rows})
     return 0
 
 

@@ -16,7 +16,6 @@ import threading
 import time
 from bisect import bisect_right
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -25,6 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from vision_msgs.msg import LabelInfo
 
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.srv import SetVocabulary
@@ -153,7 +153,7 @@ def main():
     parser.add_argument('--seconds', type=float, default=20, help='of each half (default: %(default)s)')
     parser.add_argument('--network-pixels', type=int, default=240 * 180)
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE', help='of the node')
-    parser.add_argument('--json', metavar='FILE')
+    add_json(parser)
     arguments = parser.parse_args()
     prepare_ros()
     with tempfile.TemporaryDirectory() as folder:
@@ -163,10 +163,8 @@ def main():
           f'{figures["round_trip_ms_p95"]} p95, {figures["round_trip_ms_p99"]} p99, {figures["worst_ms"]} worst\n'
           f'{figures["masks"]} masks of {figures["sent"]} frames; missing: {figures["missing_without_changes"]} in the '
           f'half without changes, {figures["missing_with_changes"]} with; mislabelled: {figures["mislabelled"]}')
-    if arguments.json:
-        result = {'benchmark': 'vocabulary', 'machine': machine(), 'size': arguments.size, 'rate_hz': RATE,
-                  'network_pixels': arguments.network_pixels, **figures}
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, {'benchmark': 'vocabulary', 'machine': machine(), 'size': arguments.size,
+                                'rate_hz': RATE, 'network_pixels': arguments.network_pixels, **figures})
     return 0
 
 

@@ -52,12 +52,18 @@ def test_refusals_name_what_is_missing(capsys):
 
 
 @pytest.mark.parametrize('arguments, said', [
-    (['--size', '640'], "--size '640' is not WIDTHxHEIGHT"), (['--size', '0x4'], 'has no pixels'),
     (['--max-batch', '0'], '--max-batch is 0'), (['--max-batch', '65'], 'give 1 to 64'),
     (['--network-pixels', '3'], '--network-pixels is 3'), (['--weights', 'nonsense'], 'nonsense')])
 def test_wrong_arguments_are_named(capsys, arguments, said):
     assert main(['build-engine', *arguments]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('size', ['640', '0x4', 'x'])
+def test_a_wrong_size_is_named(capsys, size):
+    with pytest.raises(SystemExit):
+        main(['build-engine', '--size', size])
+    assert f'{size!r} is not a size such as' in capsys.readouterr().err
 
 
 def test_the_network_is_made_for_a_robot(capsys, tmp_path, weights):

@@ -1,6 +1,6 @@
 """Time the engines on this machine: from a camera's frame to its mask, for every combination of what is given.
 
-All take turns, one frame each, so that a busy machine slows all alike: read the speeds, which are relative to the
+All take turns, each on the same frame twice of which the second counts, so that a busy machine slows all alike: read the speeds, which are relative to the
 first row.  cpu ms is processor time of all cores.  What cannot run here is listed with the reason.
 
 Examples:
@@ -9,11 +9,9 @@ Examples:
   lgseg bench --engines auto --precisions auto --sizes 480x360 640x480 1280x720 --words 2 10 100 --json bench.json
 """
 
-import json
 import os
 from argparse import ArgumentTypeError, Namespace
 from itertools import product
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -24,6 +22,7 @@ from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..sim.street import StreetCamera
 from ..vocabulary.state import VocabularyState
+from .figures import add_json, write_json
 
 FRAMES = 4   # different pictures, in turn
 
@@ -45,7 +44,7 @@ def add_arguments(parser):
                         help='pixels of the picture that the network sees (default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=30, metavar='N', help='that count (default: %(default)s)')
     parser.add_argument('--warm-up', type=int, default=5, metavar='N', help='that do not (default: %(default)s)')
-    parser.add_argument('--json', metavar='FILE', help='write the figures there too')
+    add_json(parser)
 
 
 def size(text):
@@ -78,9 +77,7 @@ def run(arguments):
     finally:
         for engine in engines.values():
             close_engine(engine)
-    if arguments.json:
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     if not engines:
         raise RuntimeError('none of these engines can run here')
     return 0

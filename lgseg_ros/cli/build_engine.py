@@ -21,6 +21,7 @@ from ..engines.tensorrt import TensorRTEngine, identify
 from ..engines.tensorrt_build import MAX_BATCH, Shapes, load_tensorrt_engine
 from ..engines.tensorrt_network import make_network
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
+from .bench import size
 
 MOST_PICTURES = 64   # at once: the working memory of all of them is taken
 
@@ -32,9 +33,9 @@ def add_arguments(parser):
     parser.add_argument('--precision', choices=('fp16', 'fp32'), default='fp16', help='default: %(default)s')
     parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help="the node's parameter network_pixels (default: %(default)s)")
-    parser.add_argument('--size', default='640x480', metavar='WxH',
+    parser.add_argument('--size', type=size, default=(640, 480), metavar='WxH',
                         help="of the camera's pictures, which the engine is tuned to; others run too "
-                             '(default: %(default)s)')
+                             '(default: 640x480)')
     parser.add_argument('--max-batch', type=int, default=MAX_BATCH, metavar='N',
                         help='most pictures at once, for several cameras (default: %(default)s)')
     parser.add_argument('--again', action='store_true', help='build even if there is an engine already')
@@ -65,16 +66,11 @@ def run(arguments):
 
 def read_shapes(arguments):
     """The `Shapes` asked for.  Raises ValueError naming what is wrong."""
-    try:
-        width, height = map(int, arguments.size.lower().split('x'))
-    except ValueError:
-        raise ValueError(f'--size {arguments.size!r} is not WIDTHxHEIGHT, such as 1280x720') from None
-    if min(width, height) < 1:
-        raise ValueError(f'--size {arguments.size} has no pixels')
     if not 1 <= arguments.max_batch <= MOST_PICTURES:
         raise ValueError(f'--max-batch is {arguments.max_batch}; give 1 to {MOST_PICTURES}')
     if arguments.network_pixels < 64 * 64:
         raise ValueError(f'--network-pixels is {arguments.network_pixels}; give at least {64 * 64}')
+    width, height = arguments.size
     return Shapes((height, width), arguments.max_batch)
 
 

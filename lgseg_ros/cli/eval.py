@@ -10,10 +10,10 @@ Examples:
   lgseg eval --run runs/street --data DIR --split val --json street.json
 """
 
-import json
 import time
 from argparse import Namespace
-from pathlib import Path
+
+from .figures import add_json, write_json
 
 EXACT = 'exact'
 ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weighted IoU', 'frequency_weighted_iou'),
@@ -42,7 +42,7 @@ def add_arguments(parser):
                         help='numbers the engine computes with (default: %(default)s)')
     parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
     parser.add_argument('--device', default='auto', help='of --engine exact: auto, cpu, cuda (default: %(default)s)')
-    parser.add_argument('--json', metavar='FILE', help='write the figures there too')
+    add_json(parser)
 
 
 def run(arguments):
@@ -64,9 +64,7 @@ def run(arguments):
               'distractors': arguments.distractors, 'seed': arguments.seed, **figures}
     print_table(figures)
     print(f'{len(dataset)} pictures of {dataset.name} {arguments.split} in {seconds:.0f} s, {facts["engine"]}')
-    if arguments.json:
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + '\n')
+    write_json(arguments.json, result)
     return 0
 
 

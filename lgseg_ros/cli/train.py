@@ -181,7 +181,7 @@ def _validation(arguments):
 
 def default_loaders(device):
     """Threads that make batches: one beside a CPU's own work, enough to keep a GPU busy."""
-    from ..engines.onnxruntime import usable_cores
+    from ..engines.cpu import usable_cores
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     return max(1, min(12, usable_cores() // processes)) if device.type == 'cuda' else 1
 

@@ -8,13 +8,11 @@ from .cpu import has_int8_dot, usable_cores
 from .frames import DEFAULT_PIXELS, Frame, network_size, to_network, to_output
 from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file
 
-NAME = 'onnxruntime'
-
 
 class OnnxRuntimeEngine:
     """Segments frames with the exported graph; stateless as to words, which come with every call."""
 
-    NAME = NAME
+    NAME = 'onnxruntime'
 
     @staticmethod
     def unavailable(precision='auto'):
@@ -71,7 +69,7 @@ class OnnxRuntimeEngine:
 
     def summary(self):
         """One line for logs."""
-        return (f'{NAME} ({self._session.get_providers()[0]}, {self.precision}, {self.threads} threads) '
+        return (f'{self.NAME} ({self._session.get_providers()[0]}, {self.precision}, {self.threads} threads) '
                 f'with {self.path.name}')
 
 

@@ -18,8 +18,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from ..vocabulary.state import Vocabulary, VocabularyState
 from ..whole_file import whole_file
+from .cpu import usable_cores
 from .frames import network_size, to_network
-from .onnxruntime import OnnxRuntimeEngine, usable_cores
+from .onnxruntime import OnnxRuntimeEngine
 
 TYPES = ('Conv', 'Clip', 'Relu')
 OF_WORDS = '/fusion'   # in the name of every node that mixes words and picture

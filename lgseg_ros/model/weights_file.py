@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import fields
-from pathlib import Path
 
 import torch
 
@@ -19,17 +18,15 @@ def save_weights(model, bank, path, card):
     network's configuration is added.
     """
     from safetensors.torch import save_file
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value for name, value in model.float().cpu().state_dict().items()
                if not name.endswith('num_batches_tracked')}
     with torch.no_grad():
         tensors['text.rows'] = model.project_text(torch.from_numpy(bank.vectors))
     tensors = {name: _half(value).contiguous() for name, value in tensors.items()}
-    with whole_file(Path(f'{path}.safetensors')) as partial:
+    with whole_file(f'{path}.safetensors') as partial:
         save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(bank.names)})
         partial.chmod(0o644)  # safetensors writes 0600, which another user's node cannot read
-    with whole_file(Path(f'{path}.json')) as partial:
+    with whole_file(f'{path}.json') as partial:
         partial.write_text(json.dumps({**card, 'model': model.describe()}, indent=2) + '\n')
 
 

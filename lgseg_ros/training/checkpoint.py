@@ -1,6 +1,5 @@
 """Checkpoints: everything a run needs to go on, written atomically, never unpickled as code."""
 
-from pathlib import Path
 
 import torch
 
@@ -13,7 +12,7 @@ class CheckpointError(ValueError):
 
 def save_checkpoint(path, state):
     """Write `state` beside `path` and rename, so that a killed run leaves the last good file."""
-    with whole_file(Path(path)) as partial:
+    with whole_file(path) as partial:
         torch.save(state, partial)
 
 
