@@ -21,6 +21,7 @@ from .bond import Bond
 from .camera import Camera
 from .diagnostics import Diagnostics
 from .inputs import Inputs
+from .memory import keep_trimmed
 from .settings import Settings, camera_names, check, declare
 from .worker import Worker
 
@@ -48,6 +49,7 @@ class SegmentNode(LifecycleNode):
         self.engine_choice = None   # what was asked for and what runs, once configured
         self._engine_busy = False   # its thread did not end in time
         self._diagnostics = Diagnostics(self)
+        keep_trimmed(self)
         self._survive_bad_transitions()
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, 'add_post_set_parameters_callback'):
