@@ -3,7 +3,7 @@
 A camera process publishes one picture size at 10 and 30 Hz, best effort, with the shipped transport profile; this
 process subscribes to the mask.  `beyond` is the node's own time for a frame less the engine's, both told by its
 diagnostics.  The peak is the highest rate of PEAK_RATES at which less than 5 % of the frames are
-dropped, found by halving.
+dropped, found by halving; a rate that fails is tried once more, because one hiccup of the machine costs 5 %.
 
     python benchmark/node.py --json benchmark/results/node.json
 """
@@ -125,8 +125,9 @@ def peak(picture, size, seconds, parameters=()):
     best, low, high = None, 0, len(PEAK_RATES)
     while low < high:
         middle = (low + high) // 2
-        row = measure(picture, size, PEAK_RATES[middle], seconds, parameters)
-        if row['masks'] >= 0.95 * row['sent']:
+        tries = (measure(picture, size, PEAK_RATES[middle], seconds, parameters) for _ in range(2))
+        row = next((row for row in tries if row['masks'] >= 0.95 * row['sent']), None)
+        if row:
             best, low = row, middle + 1
         else:
             high = middle
