@@ -125,16 +125,36 @@ def test_preset_words_come_from_the_real_bank(shared_bank):
 def test_classes_with_a_preset_take_its_ids_and_phrases(state):
     vocabulary = state.replace(['VEHICLE', 'ROAD', 'thing 5', 'SKY=thing 6'], 'autoware')
     assert vocabulary.ids[:2] == (7, 9) and vocabulary.ids[3] == 15
-    assert vocabulary.ids[2] > 15 or vocabulary.ids[2] in (11, 12, 13)
+    assert vocabulary.ids[2] == 16
     assert vocabulary.specs[0].phrases == ('car', 'truck', 'bus')
     assert vocabulary.specs[3].phrases == ('thing 6',)
 
 
-def test_fixed_ids_are_refused_when_taken(state):
-    state.replace(['thing 1', 'thing 2'])
+@pytest.mark.parametrize('taken', [['thing 1', 'thing 2'], ['thing 1']])   # 0 and 1; only 0, its UNKNOWN
+def test_fixed_ids_are_refused_when_taken(state, taken):
+    before = state.replace(taken)
     with pytest.raises(VocabularyError, match='preset:=autoware'):
-        state.replace([], 'autoware')
-    assert state.current.names == ('thing 1', 'thing 2')
+        state.replace(['SKY'], 'autoware')
+    assert state.current is before
+    assert state.replace(['thing 9']).ids == (len(taken),)   # the refused preset claimed nothing
+
+
+def test_autowares_numbers_are_never_given_to_other_words(bank):
+    """Its filter deletes points by number: also those of 0 and of the labels that the preset has no words for."""
+    autoware = load_presets()['autoware']
+    assert sorted(autoware.fixed.values()) == list(range(16))
+    ids = {}
+    state = VocabularyState(bank, ids)
+    assert state.replace(['ROAD', 'thing 1', 'thing 2'], 'autoware').ids == (9, 16, 17)
+    assert state.replace(['thing 3', 'thing 4']).ids == (18, 19)   # the run goes on without naming the preset
+    assert min(state.replace([], 'camvid').ids) == 20              # nor does another preset get them
+    assert VocabularyState(bank, ids).replace(['thing 5', 'SKY=sky']).ids[1] == 15
+    assert state.replace(['ROAD_PAINT=thing 6']).ids == (11,)      # a label of Autoware's by its own name
+
+
+def test_a_preset_that_was_only_prepared_claims_nothing(state):
+    state.prepare([], 'autoware')
+    assert state.replace(['thing 1']).ids == (0,)
 
 
 def test_free_presets_give_way(state):

@@ -12,12 +12,26 @@ from .classes import MAX_NAME_LENGTH, VocabularyError, parse_class, shorten
 
 @dataclass(frozen=True)
 class Preset:
-    """A vocabulary by name: `classes` maps id (0..254) to ClassSpec."""
+    """A vocabulary by name: `classes` maps id (0..254) to ClassSpec, `reserved` further ids to names.
+
+    fixed_ids: a consumer reads the numbers of both, so none of them may belong to another name.
+    """
 
     name: str
     description: str
     fixed_ids: bool
     classes: dict
+    reserved: dict
+
+    @property
+    def ids(self):
+        """{name: id} of its classes."""
+        return {spec.name: i for i, spec in self.classes.items()}
+
+    @property
+    def fixed(self):
+        """{name: id} that must hold while a consumer reads the numbers; empty where they are only wishes."""
+        return {**self.ids, **{name: i for i, name in self.reserved.items()}} if self.fixed_ids else {}
 
 
 @cache
@@ -25,7 +39,7 @@ def load_presets():
     """All presets by name."""
     text = yaml.safe_load((Path(__file__).parent / 'presets.yaml').read_text())
     return {name: Preset(name, entry['description'], entry['fixed_ids'],
-                         {int(i): parse_class(c) for i, c in entry['classes'].items()})
+                         {int(i): parse_class(c) for i, c in entry['classes'].items()}, entry.get('reserved', {}))
             for name, entry in text.items()}
 
 

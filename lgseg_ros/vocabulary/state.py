@@ -85,26 +85,28 @@ class VocabularyState:
         Raises VocabularyError naming the value, the reason and the cure.
         """
         with self._lock:
-            return self._prepare(classes, preset, threshold)
+            return self._prepare(classes, preset, threshold)[0]
 
     def replace(self, classes, preset='', threshold=None):
         """`prepare`, then make it the present one.  Returns it.  Raises VocabularyError, changing nothing."""
         with self._lock:
-            vocabulary = self._prepare(classes, preset, threshold)
-            self._ids.update(zip(vocabulary.names, vocabulary.ids))
+            vocabulary, ids = self._prepare(classes, preset, threshold)
+            self._ids.update(ids)
             self.history.append(Version(vocabulary.version, vocabulary.texts, preset, vocabulary.threshold))
             self.current = vocabulary
             return vocabulary
 
     def _prepare(self, classes, preset, threshold):
+        """(the next `Vocabulary`, {name: id} of the run with it)."""
         chosen = get_preset(preset) if preset else None
         specs = self._specs(classes, chosen)
-        ids = self._allocate(specs, chosen)
+        run = self._allocate(specs, chosen)
+        ids = tuple(run[spec.name] for spec in specs)
         phrases = [phrase for spec in specs for phrase in spec.phrases]
         row_ids = np.array([i for spec, i in zip(specs, ids) for _ in spec.phrases], np.int64)
         rows = self._source.rows(phrases)
         version = self.current.version + 1 if self.current else 1
-        return Vocabulary(version, specs, ids, rows, row_ids, self._threshold(threshold), preset)
+        return Vocabulary(version, specs, ids, rows, row_ids, self._threshold(threshold), preset), run
 
     @staticmethod
     def _specs(classes, preset):
@@ -117,41 +119,40 @@ class VocabularyState:
                      for spec in parse_classes(classes))
 
     def _allocate(self, specs, preset):
-        """An id per class: the one it has in this run, else the preset's, else the lowest free one."""
-        wanted = {spec.name: i for i, spec in preset.classes.items()} if preset else {}
-        taken = {i: name for name, i in self._ids.items()}
-        if preset and preset.fixed_ids:
-            self._check_fixed(specs, wanted, taken, preset)
-            taken.setdefault(0, 'unknown')
-            taken.update({i: name for name, i in wanted.items() if i not in taken})
-        ids = []
-        for spec in specs:
-            i = self._ids.get(spec.name)
-            if i is None:
-                i = wanted.get(spec.name)
-                if i is None or taken.get(i, spec.name) != spec.name:
-                    i = self._lowest_free(taken, wanted.values())
-            taken[i] = spec.name
-            ids.append(i)
-        return tuple(ids)
+        """{name: id} of the run with `specs`: the id a name has in this run, else the preset's, else the lowest free.
 
-    def _check_fixed(self, specs, wanted, taken, preset):
+        All numbers of a preset with fixed ids are given with it, to words that are not asked for too: its consumer
+        goes on reading them when a later request names no preset.
+        """
+        ids, wanted = dict(self._ids), preset.ids if preset else {}
+        if preset:
+            self._check_fixed(preset)
+            ids.update(preset.fixed)
+        taken = set(ids.values())
         for spec in specs:
-            i = wanted.get(spec.name)
-            if i is None:
-                continue
-            holder, present = taken.get(i, spec.name), self._ids.get(spec.name, i)
-            if holder != spec.name or present != i:
+            if spec.name not in ids:
+                i = wanted.get(spec.name)
+                if i is None or i in taken:
+                    i = self._lowest_free(taken.union(wanted.values()))
+                ids[spec.name] = i
+                taken.add(i)
+        return ids
+
+    def _check_fixed(self, preset):
+        """Raises VocabularyError where this run has given one of the preset's fixed ids or names otherwise."""
+        holders = {i: name for name, i in self._ids.items()}
+        for name, i in preset.fixed.items():
+            holder, present = holders.get(i, name), self._ids.get(name, i)
+            if holder != name or present != i:
                 raise VocabularyError(
-                    f'preset {preset.name!r} needs id {i} for {spec.name!r}, but in this run '
-                    f'{f"id {i} is {holder!r}" if holder != spec.name else f"it has id {present}"}, and ids are '
+                    f'preset {preset.name!r} needs id {i} for {name!r}, but in this run '
+                    f'{f"id {i} is {holder!r}" if holder != name else f"it has id {present}"}, and ids are '
                     f'never given to another name; start the node with preset:={preset.name}')
 
     @staticmethod
-    def _lowest_free(taken, wanted):
-        wanted = set(wanted)
+    def _lowest_free(taken):
         for i in range(UNLABELLED):
-            if i not in taken and i not in wanted:
+            if i not in taken:
                 return i
         raise VocabularyError(f'all {MAX_ROWS} ids have been given to names in this run (ids are 8 bits and 255 means '
                               'unlabelled), and an id is never given to another name; restart the node for new names')
