@@ -56,7 +56,8 @@ def parse_cameras(text):
 
 def beside(image_topic):
     """The CameraInfo topic that a camera driver publishes beside its pictures."""
-    return image_topic.rpartition('/')[0] + '/camera_info'
+    head, slash, _ = image_topic.rpartition('/')
+    return f'{head}{slash}camera_info'
 
 
 def make_node(context):

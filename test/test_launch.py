@@ -35,6 +35,14 @@ def test_one_camera(module):
     assert rules == {'image': '/cam/image_raw', 'camera_info': '/cam/camera_info'} and parameters == {}
 
 
+@pytest.mark.parametrize('topic, info', [('image_raw', 'camera_info'), ('cam/image_raw', 'cam/camera_info'),
+                                         ('/image_raw', '/camera_info')])
+def test_camera_info_stays_beside_the_pictures(module, topic, info):
+    """A relative topic follows the node's namespace, and so must what lies beside it."""
+    assert node_of(module, image_topic=topic, namespace='robot1')[0] == {'image': topic, 'camera_info': info}
+    assert node_of(module, cameras=f'{{front: {topic}}}')[0]['front/camera_info'] == info
+
+
 def test_several_cameras(module):
     rules, parameters = node_of(module, cameras='{front: /front/image_raw, left: /l/rgb}')
     assert rules == {'front/image': '/front/image_raw', 'front/camera_info': '/front/camera_info',
