@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import cv2
+import psutil
 import pytest
 from rclpy.qos import qos_profile_sensor_data
 from ros_graph import Peer, wait_until
@@ -61,6 +62,22 @@ def test_what_cannot_run_says_why(arguments, reason, tmp_path):
 def test_a_topic_that_is_silent_is_reported(tmp_path):
     done = run_demo('--source', '/nobody/image', '--duration', '2', '--out', str(tmp_path / 'out'))
     assert done.returncode == 1 and '/nobody/image' in done.stderr
+
+
+@pytest.mark.parametrize('source, discovery', [('/camera/elsewhere/image', None), ('street', 'LOCALHOST')])
+def test_only_a_camera_of_its_own_keeps_the_demo_to_this_host(source, discovery, tmp_path):
+    """A topic that is there already may come from another machine."""
+    variable = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+    env = {name: value for name, value in os.environ.items() if name != variable}
+    demo = subprocess.Popen([sys.executable, '-m', 'lgseg_ros.cli.main', 'demo', '--source', source,
+                             '--out', str(tmp_path / 'out')], env=env, stderr=subprocess.DEVNULL)
+    try:
+        node = wait_until(lambda: next((child for child in psutil.Process(demo.pid).children(recursive=True)
+                                        if 'lgseg_ros.node.main' in child.cmdline()), None), 'the node')
+        assert node.environ().get(variable) == discovery
+    finally:
+        demo.send_signal(signal.SIGINT)
+        demo.wait(timeout=40)
 
 
 def test_an_interrupted_camera_says_how_many_frames_it_sent():

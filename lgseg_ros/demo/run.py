@@ -28,10 +28,11 @@ def is_topic(source):
     return source.startswith('/') and not Path(source).exists() and not source.startswith('/dev/')
 
 
-def environment():
-    """Variables for all processes: a domain of our own, one host, and the shipped transport profile."""
+def environment(own_camera=True):
+    """Variables for all processes: the shipped transport profile, and this host alone if the camera is our own."""
     env = dict(os.environ)
-    env.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    if own_camera:
+        env.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if 'FASTDDS_DEFAULT_PROFILES_FILE' not in env and 'FASTRTPS_DEFAULT_PROFILES_FILE' not in env:
         profile = str(find_share('config', 'fastdds.xml'))
         env['FASTDDS_DEFAULT_PROFILES_FILE'] = env['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
@@ -57,16 +58,17 @@ def stop(process, timeout=5):
 def run_demo(arguments):
     """Run with parsed arguments (see cli.demo).  Returns the summary.  Raises DemoError, SourceError."""
     from ..sim.sources import open_source
-    topic = arguments.source if is_topic(arguments.source) else '/camera/image_raw'
+    own_camera = not is_topic(arguments.source)
+    topic = '/camera/image_raw' if own_camera else arguments.source
     fps, total = 15.0, None
-    if topic != arguments.source:
+    if own_camera:
         with open_source(arguments.source, fps=arguments.fps) as source:   # says early what is wrong with it
             fps, total = source.fps, arguments.frames or source.frame_count
         os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))   # not to meet a robot by chance
     out = Path(arguments.out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    os.environ.update(environment())
+    os.environ.update(environment(own_camera))
     node = start('lgseg_ros.node.main', *_node_arguments(arguments, topic), env=os.environ)
     try:
         seconds = arguments.duration or (total / fps if total else 20.0)
