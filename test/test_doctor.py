@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -273,6 +274,17 @@ def test_damaged_weights_are_named(tmp_path, weights):
     onnx.write_bytes(onnx.read_bytes()[:-1000])
     outcome = run_python('-c', model.LOAD, spec)
     assert not outcome.worked and str(onnx) in outcome.reason
+
+
+@pytest.mark.skipif(find_spec('open_clip') is None, reason='needs open_clip (scripts/setup.sh --with train)')
+def test_the_text_encoders_weights_that_the_user_names(monkeypatch, tmp_path):
+    named = tmp_path / 'open_clip_model.safetensors'
+    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(named))
+    verdict = model.text_encoder()
+    assert verdict.status == 'skip' and f'{named} does not exist' in verdict.finding
+    named.touch()   # the doctor looks for the file and leaves loading it to the first new word
+    verdict = model.text_encoder()
+    assert verdict.status == 'ok' and verdict.finding.endswith(f' from {named}')
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
