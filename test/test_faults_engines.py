@@ -7,6 +7,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from faults_table import fault
 from ros_graph import NodeProcess, Peer, wait_until
 from test_engine_cache import ENGINE, SAMPLE, Builder
+from tiny_clip import ROOT, run_python
 
 from lgseg_ros.engines import factory
 from lgseg_ros.engines.engine_cache import load_or_build
@@ -33,6 +34,31 @@ def test_an_engine_that_is_not_installed():
         wait_until(lambda: 'tensorrt asked for' in node.log, 'the warning')
         assert 'WARN' in next(line for line in node.log.splitlines() if 'tensorrt asked for' in line)
         assert 'ready in' in node.log
+
+
+BROKEN_TORCH = """
+import sys, types
+from lgseg_ros.engines import factory
+from lgseg_ros.engines.weights import load_weights
+factory.has_gpu_device = lambda: True
+choices = []
+engine = factory.create_engine(types.SimpleNamespace(engine=sys.argv[1], threads=1, network_pixels=9216),
+                               load_weights(), choices.append)
+print(engine.NAME, '|', choices[0])
+"""
+
+
+@pytest.mark.parametrize('asked', ['auto', 'tensorrt', 'torch'])
+@fault(CHOICE, 'a PyTorch that cannot be imported, on a machine with a GPU (libcudnn is missing, as on many a Jetson)',
+       'the next engine gives the masks, and the choice names the missing library')
+def test_a_torch_that_cannot_be_imported(tmp_path, asked):
+    reason = 'libcudnn.so.9: cannot open shared object file: No such file or directory'
+    for package in ('torch', 'timm'):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / '__init__.py').write_text(f'raise ImportError({reason!r})')
+    done = run_python(BROKEN_TORCH, asked, PYTHONPATH=f'{tmp_path}:{ROOT}')
+    name, _, told = done.stdout.partition(' | ')
+    assert name == 'onnxruntime' and f'torch: {reason}' in told, done.stderr
 
 
 class CannotBuild:

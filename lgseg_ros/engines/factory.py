@@ -4,7 +4,7 @@ An engine is a class with
     NAME              as in `ENGINES`
     unavailable(precision) -> None, or in a few words why it cannot work here; cheap, imports nothing heavy
     not_ready(weights, pixels, precision) -> the same, asked by 'auto' alone: for engines whose first start is slow
-                                          (may be left out)
+                                          (may be left out; what it raises is a reason too)
     __init__(weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto')
     run(frames, vocabulary, size=None) -> list of `Mask`
     warm_up(vocabulary, height, width), summary() -> one line, close() where it holds what must be given back
@@ -90,16 +90,15 @@ def create_engine(settings, weights, report=log_choice, vocabulary=None):
     passed_over, errors = [], []
     for number in dict.fromkeys((precision, 'auto')):   # rather another precision than no masks
         for name in candidates(asked):
-            reason = _why_not(name, number, weights, settings, waits=name == asked)
+            try:
+                reason = _why_not(name, number, weights, settings, waits=name == asked)
+                engine = None if reason else _build(name, number, weights, settings, vocabulary)
+            except Exception as error:   # every library has its own kinds, on import already; the next engine may do
+                errors.append(error)
+                reason = _first_line(error)
             if reason is None:
-                try:
-                    engine = _build(name, number, weights, settings, vocabulary)
-                except Exception as error:   # every library has its own kinds; the next engine may do
-                    errors.append(error)
-                    reason = _first_line(error)
-                else:
-                    report(Choice(asked, precision, name, number, tuple(passed_over)))
-                    return engine
+                report(Choice(asked, precision, name, number, tuple(passed_over)))
+                return engine
             passed_over.append((_label(name, number), reason))
     if len(errors) == 1 and isinstance(errors[0], WeightsError):
         raise errors[0]
