@@ -162,6 +162,14 @@ def test_the_built_package_is_complete(prefix):
         assert [name for name in in_source if not (prefix / 'share/lgseg_ros' / name).is_file()] == []
 
 
+def test_the_workspace_puts_the_command_on_the_path(prefix):
+    """All messages say `lgseg ...`: after sourcing a workspace that must be found, without `ros2 run`."""
+    code = f'. {prefix}/share/lgseg_ros/package.sh && command -v lgseg'
+    env = {**os.environ, 'PATH': '/usr/bin:/bin', 'COLCON_CURRENT_PREFIX': str(prefix)}
+    answer = subprocess.run(['bash', '-c', code], env=env, capture_output=True, text=True, timeout=60)
+    assert answer.stdout.split() == [str(prefix / 'bin/lgseg')], answer.stderr
+
+
 def test_executables_find_the_python_that_has_the_engine(prefix):
     """From a shell whose python3 is another one, as under systemd: the interpreter of the build is used."""
     env = {**os.environ, 'PATH': '/usr/bin:/bin'}
