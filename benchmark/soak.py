@@ -17,8 +17,8 @@ the warm-up.
 import argparse
 import json
 import os
-import platform
 import random
+import statistics
 import sys
 import threading
 import time
@@ -40,6 +40,7 @@ from vision_msgs.msg import LabelInfo
 
 from lgseg_ros.cli.figures import write_json
 from lgseg_ros.demo.run import environment, start, stop
+from lgseg_ros.engines.cpu import machine
 from lgseg_ros.node.images import image_message
 from lgseg_ros.sim.street import StreetCamera
 from lgseg_ros.srv import SetVocabulary
@@ -54,6 +55,7 @@ VOCABULARIES = (['road', 'car', 'sky'], ['person', 'building', 'tree'], ['fence'
 COUNTERS = ('received', 'segmented', 'dropped', 'failed')   # of the node's diagnostics
 LATE_S = 2.0        # masks are judged this long after they came: LabelInfo is on another topic and may come later
 MOST_GROWTH = 2.0   # percent of resident memory after the warm-up
+MINUTE = 60.0
 
 
 class View:
@@ -237,16 +239,29 @@ class Soak:
         except OSError:
             return 0.0, 0, 0
 
+    def _memory(self, steady):
+        """Resident MB; steady: the samples after the warm-up.
+
+        Medians of a minute: frames in work and requests of a megabyte come and go between two samples.
+        """
+        first, last = (statistics.median(sample[1] for sample in steady if abs(sample[0] - edge[0]) <= MINUTE)
+                       for edge in (steady[0], steady[-1]))
+        minutes = {}
+        for when, memory, *_ in self.samples:
+            minutes.setdefault(when // MINUTE, []).append(memory)
+        return {'after_warm_up': round(first, 1), 'end': round(last, 1),
+                'most': round(max(sample[1] for sample in self.samples), 1),
+                'growth_percent': round((last / first - 1) * 100, 2) if first else None,
+                'by_minute': [round(statistics.median(values), 1) for values in minutes.values()]}
+
     def summary(self, seconds, warm_up):
         """All figures as a plain dict."""
         steady = [sample for sample in self.samples if sample[0] >= min(warm_up, seconds / 2)]
         first, last = steady[0], steady[-1]
         return {
-            'benchmark': 'soak', 'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+            'benchmark': 'soak', 'machine': machine(),
             'seconds': round(seconds), 'node_lives': self.process.poll() is None,
-            'memory_mb': {'after_warm_up': round(first[1], 1), 'end': round(last[1], 1),
-                          'most': round(max(sample[1] for sample in self.samples), 1),
-                          'growth_percent': round((last[1] / first[1] - 1) * 100, 2) if first[1] else None},
+            'memory_mb': self._memory(steady),
             'handles': {'after_warm_up': first[2], 'end': last[2]},
             'threads': {'after_warm_up': first[3], 'end': last[3]},
             'vocabulary_changes': self.changes, 'requests_refused': self.refused,
@@ -291,8 +306,9 @@ def parse_arguments():
     parser.add_argument('--rate', type=float, default=15.0, help='Hz of each camera (default: %(default)s)')
     parser.add_argument('--change-every', type=float, default=1.0, metavar='S', help='words (default: %(default)s)')
     parser.add_argument('--fault-every', type=float, default=2.0, metavar='S', help='faults (default: %(default)s)')
-    parser.add_argument('--warm-up', type=float, default=60.0, metavar='SECONDS',
-                        help='memory is compared from then on; at most half the run (default: %(default)s)')
+    parser.add_argument('--warm-up', type=float, default=5.0, metavar='MINUTES',
+                        help='memory is compared from then on, at most half the run; it takes four minutes until '
+                             'each camera has met each fault (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of faults')
     parser.add_argument('--json', default=str(Path(__file__).parent / 'results' / 'soak.json'), metavar='FILE',
                         help='where the figures go (default: benchmark/results/soak.json)')
@@ -320,7 +336,7 @@ def main():
     try:
         soak = Soak(node, process, arguments.rate, arguments.seed)
         soak.wait_for_node()
-        result = soak.play(arguments.minutes * 60, arguments.change_every, arguments.fault_every, arguments.warm_up,
+        result = soak.play(arguments.minutes * 60, arguments.change_every, arguments.fault_every, arguments.warm_up * 60,
                            show_progress)
     finally:
         code = stop(process, timeout=30)   # patient: a busy machine is no fault of the node
