@@ -91,6 +91,7 @@ def test_train_goes_on_from_weights(place, weights, tmp_path):
     state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
     assert state['config']['init'] == 'tiny' and state['config']['pretrained'] is None
     assert state['model_config'] == load_weights(weights).card['model']
+    assert json.loads((tmp_path / 'run' / 'run.json').read_text())['before'] == load_weights(weights).card['stages']
     trained = load_checkpoint(place / 'run' / 'checkpoint.pt')['ema']
     for name in ('project.weight', 'fusion.1.to_text.query.weight', 'backbone.conv_stem.weight'):
         np.testing.assert_allclose(state['model'][name], trained[name], atol=1e-3)
@@ -131,7 +132,8 @@ def test_export_writes_weights_and_card(place, weights):
     assert card['metrics']['epoch'] == 2 and FIGURES <= set(card['metrics'])
     assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
     assert card['parameters'] > 1e6 and 'torch' in card['versions']
-    assert card['command'].startswith('lgseg train --data data --bank bank.npz')
+    stage, = card['stages']
+    assert stage['command'].startswith('lgseg train --data data --bank bank.npz') and stage['hours'] >= 0
     assert str(place) not in json.dumps(card), 'the card must not tell folders of this machine'
 
 
@@ -146,7 +148,7 @@ def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
                  '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
                  '--data', str(place / 'data'), '--command', 'lgseg train']) == 0
     card = json.loads((tmp_path / 'run.json').read_text())
-    assert (card['licence'], card['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
+    assert (card['licence'], card['stages'][0]['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
 
 
 def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import SMALL, TEXT_DIM, lively, one_thread  # noqa: F401
+from torch.nn import functional as F
 
 from lgseg_ros.model.backbone import create_backbone
 from lgseg_ros.model.baselines import HEADS, create_model
+from lgseg_ros.model.fusion import double
 from lgseg_ros.model.segmenter import Segmenter, SegmenterConfig
 from lgseg_ros.training.train import Step
 
@@ -75,6 +77,23 @@ def test_pictures_of_a_batch_may_have_their_own_words(head):
         logits = model(images, rows, mask).logits
     torch.testing.assert_close(logits[:1], segment(model, images[:1], embeddings[:4]))
     torch.testing.assert_close(logits[1:, :2], segment(model, images[1:], embeddings[4:]))
+
+
+@pytest.mark.parametrize('height', [352, 360, 312, 328])
+def test_maps_of_any_size_line_up_with_the_picture(height):
+    """A map that holds the row of the picture that each of its values is about holds that after doubling too."""
+    def rows_at(stride):
+        count = -(-height // stride)
+        return (torch.arange(count) * stride + (stride - 1) / 2)[None, None, :, None].expand(1, 1, count, 4).float()
+    for stride in (32, 16):
+        finer = rows_at(stride // 2)
+        doubled = double(rows_at(stride)[..., :2], finer)
+        assert doubled.shape == finer.shape
+        torch.testing.assert_close(doubled[:, :, 1:-1], finer[:, :, 1:-1])   # the border repeats
+
+
+def test_a_map_that_was_rounded_down_is_continued():
+    assert double(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 5, 5)).eq(1).all()
 
 
 @pytest.mark.parametrize('rows', [1, 2, 19, 255])

@@ -123,6 +123,8 @@ def model_card(name, trained, space, arguments):
     described = [read_description(folder) for folder in arguments.data or trained.origin.get('data', ())]
     licences = dict.fromkeys(d.licence or 'not stated in dataset.yaml' for d in described)
     config = trained.config
+    stage = {'command': portable(arguments.command or trained.origin.get('command', '')),
+             'hours': round(sum(record['seconds'] for record in trained.log) / 3600, 2)}
     return {
         'name': name,
         'backbone': trained.model.config.backbone,
@@ -135,8 +137,7 @@ def model_card(name, trained, space, arguments):
         'epoch': trained.epoch,
         'epochs': config['epochs'],
         'seed': config['seed'],
-        'hours': round(sum(record['seconds'] for record in trained.log) / 3600, 2),
-        'command': portable(arguments.command or trained.origin.get('command', '')),
+        'stages': [*trained.origin.get('before', []), stage],
         'recipe': config,
         'versions': trained.origin.get('versions') or versions(),
     }

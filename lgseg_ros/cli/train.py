@@ -187,13 +187,18 @@ def default_loaders(device):
 
 
 def write_origin(arguments, argv):
-    """OUT/run.json: how the run was started, for "lgseg export" and "lgseg eval".  A resumed run keeps the first."""
+    """OUT/run.json: how the run was started, for "lgseg export" and "lgseg eval".  A resumed run keeps the first.
+
+    `before`: the stages of training that the weights of --init have behind them, from their card.
+    """
+    from ..engines.weights import load_weights
     from ..training.runs import versions
     path = Path(arguments.out) / 'run.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
+        before = load_weights(arguments.init).card.get('stages', []) if arguments.init else []
         path.write_text(json.dumps({'command': shlex.join(['lgseg', *argv]), 'data': arguments.data,
-                                    'bank': arguments.bank, 'versions': versions()}, indent=2) + '\n')
+                                    'bank': arguments.bank, 'before': before, 'versions': versions()}, indent=2) + '\n')
 
 
 def _report(arguments, trainer, figures, seconds):

@@ -177,6 +177,12 @@ class FusionBlock(nn.Module):
         return self.to_image(self.cnn(image, tokens, bias), tokens, bias), tokens
 
 
-def resize_to(x, reference):
-    """Bilinear resize of x [B, C, h, w] to the height and width of `reference`."""
-    return F.interpolate(x, size=reference.shape[-2:], mode='bilinear', align_corners=False)
+def double(x, reference):
+    """x [B, C, h, w] at twice its size, bilinear, cut to the height and width of `reference`, the map one stride finer.
+
+    Twice exactly: 360 rows are 23 at stride 16 and 12 at stride 32, and 12 stretched to 23 would shift the lower
+    half of the picture by 16 pixels.
+    """
+    height, width = reference.shape[-2:]
+    x = F.pad(x, (0, 1, 0, 1), mode='replicate')   # for backbones that round sizes down
+    return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)[..., :height, :width]

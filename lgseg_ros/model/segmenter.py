@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .backbone import create_backbone
-from .fusion import FusionBlock, resize_to, row_bias
+from .fusion import FusionBlock, double, row_bias
 from .layers import lateral, separable
 from .upsample import Upsampler
 
@@ -60,15 +60,15 @@ class Pyramid(nn.Module):
         _, _, f16, f32 = features
         x32 = F.relu(self.lateral32(f32) + self.context(f32.mean(dim=(2, 3)))[..., None, None])
         x16 = self.lateral16(f16)
-        return self.smooth16(F.relu(x16 + resize_to(x32, x16)))
+        return self.smooth16(F.relu(x16 + double(x32, x16)))
 
     def shallow(self, features, x16):
         """The (fused) map at stride 16 down to signed pixel embeddings at stride 4."""
         f4, f8, _, _ = features
         x8 = self.lateral8(f8)
-        x8 = self.smooth8(F.relu(x8 + resize_to(x16, x8)))
+        x8 = self.smooth8(F.relu(x8 + double(x16, x8)))
         x4 = self.lateral4(f4)
-        # Twice the size exactly; a fixed factor runs faster in ONNX Runtime than a size read from a tensor.
+        # Sizes are multiples of 8, so there is nothing to cut.
         x8 = F.interpolate(self.narrow8(x8), scale_factor=2, mode='bilinear', align_corners=False)
         return self.smooth4(F.relu(x4 + x8))
 

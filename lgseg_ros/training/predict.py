@@ -25,7 +25,7 @@ def torch_predictor(model, rows, row_class):
     @torch.no_grad()
     def predict(image):
         height, width = image.shape[:2]
-        # Maps are at strides 4 and 8: pad to a multiple of 8 so that they line up with the pixels.
+        # The map at stride 8 is doubled exactly, so sizes must be multiples of 8.
         image = np.pad(image, ((0, -height % 8), (0, -width % 8), (0, 0)), mode='edge')
         pixels = to_input(torch.from_numpy(image)[None].to(rows.device))
         found = model(pixels, rows)
