@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from .missing import explain_missing
+
 COMMANDS = {
     'demo': 'camera, node and a change of words on a real ROS graph',
     'segment': 'pictures or a video to masks and overlays',
@@ -26,18 +28,30 @@ def main(argv=None):
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    chosen, rest = parser.parse_known_args(argv[:1])
-    module = importlib.import_module('.' + chosen.command.replace('-', '_'), __package__)
-    command = argparse.ArgumentParser(prog=f'lgseg {chosen.command}', description=module.__doc__,
+    chosen, _ = parser.parse_known_args(argv[:1])
+    try:
+        return run_command(chosen.command, argv[1:])
+    except ModuleNotFoundError as error:
+        reason = explain_missing(error.name or '')
+        if reason is None:
+            raise
+        print(f'lgseg {chosen.command}: {reason}', file=sys.stderr)
+        return 1
+
+
+def run_command(name, argv):
+    """Run one command with what follows its name.  Returns the exit code."""
+    module = importlib.import_module('.' + name.replace('-', '_'), __package__)
+    command = argparse.ArgumentParser(prog=f'lgseg {name}', description=module.__doc__,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(command)
-    arguments = command.parse_args(argv[1:])
+    arguments = command.parse_args(argv)
     try:
         return module.run(arguments)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, RuntimeError) as error:   # messages made for people; the rest is a bug and shows itself
-        print(f'lgseg {chosen.command}: {error}', file=sys.stderr)
+        print(f'lgseg {name}: {error}', file=sys.stderr)
         return 1
 
 

@@ -69,12 +69,8 @@ def run_demo(arguments):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     os.environ.update(environment(own_camera))
-    node = start('lgseg_ros.node.main', *_node_arguments(arguments, topic), env=os.environ)
-    try:
-        seconds = arguments.duration or (total / fps if total else 20.0)
-        summary = _record(arguments, node, topic, out, fps, seconds)
-    finally:
-        stop(node)
+    seconds = arguments.duration or (total / fps if total else 20.0)
+    summary = _record(arguments, topic, out, fps, seconds)
     (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
     return summary
 
@@ -91,8 +87,8 @@ def _node_arguments(arguments, topic):
     return words
 
 
-def _record(arguments, node_process, topic, out, fps, seconds):
-    import rclpy
+def _record(arguments, topic, out, fps, seconds):
+    import rclpy   # before any process is started that could only say the same of a machine without ROS
     from rclpy.executors import SingleThreadedExecutor
 
     from .recorder import Recorder
@@ -102,8 +98,9 @@ def _record(arguments, node_process, topic, out, fps, seconds):
     executor.add_node(ros)
     recorder = Recorder(ros, out, fps)
     camera = None
+    node = start('lgseg_ros.node.main', *_node_arguments(arguments, topic), env=os.environ)
     try:
-        _wait_for_node(recorder, node_process)
+        _wait_for_node(recorder, node)
         if topic != arguments.source:
             camera = _start_camera(arguments, topic)
         _spin(executor, recorder, arguments, camera, seconds)
@@ -112,6 +109,7 @@ def _record(arguments, node_process, topic, out, fps, seconds):
     finally:
         if camera:
             stop(camera)
+        stop(node)
         ros.destroy_node()
         rclpy.try_shutdown()
     if not recorder.mask_times:
