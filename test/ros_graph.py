@@ -11,12 +11,15 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
 from lgseg_ros.node.images import image_message
+from lgseg_ros.node.segment_node import SegmentNode
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
 PATIENCE_S = 40   # the machines that run tests are shared; a wait ends as soon as its condition holds
@@ -72,6 +75,39 @@ class NodeProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class NodeHere:
+    """`SegmentNode` in the test's own process, for tests that reach into it; a thread runs it as its `main` does."""
+
+    def __init__(self, name, *parameters):
+        words = [word for parameter in parameters for word in ('-p', parameter)]
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, args=['--ros-args', *words])
+        self.node = SegmentNode(name, context=self.context)
+        self.error = None       # what ended it, as it would have ended the process
+        self._end = threading.Event()
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+
+    def _spin(self):
+        executor = SingleThreadedExecutor(context=self.context)
+        executor.add_node(self.node)
+        try:
+            while not self._end.is_set():
+                executor.spin_once(timeout_sec=0.1)
+        except Exception as error:
+            self.error = error
+
+    def __enter__(self):
+        assert self.node.start()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self.thread.join(PATIENCE_S)
+        self.node.close()
+        rclpy.try_shutdown(context=self.context)
 
 
 def counters(peer, key, camera=': camera'):
@@ -166,6 +202,21 @@ class Peer:
 
     def set_vocabulary(self, classes=(), preset='', **fields):
         return self.call(self.set_client, SetVocabulary.Request(classes=list(classes), preset=preset, **fields))
+
+    def set_parameters(self, node_name, **values):
+        """Set parameters one by one, as `ros2 param load` does.  Returns the results."""
+        client = AsyncParameterClient(self.node, node_name)
+        wait_until(client.services_are_ready, 'parameter services')
+        future = client.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+        wait_until(future.done, 'parameters')
+        return future.result().results
+
+    def get_parameter(self, node_name, name):
+        client = AsyncParameterClient(self.node, node_name)
+        wait_until(client.services_are_ready, 'parameter services')
+        future = client.get_parameters([name])
+        wait_until(future.done, 'a parameter')
+        return parameter_value_to_python(future.result().values[0])
 
     def get_vocabulary(self):
         return self.call(self.get_client, GetVocabulary.Request())

@@ -279,6 +279,23 @@ def test_a_damaged_cache(tmp_path):
     assert list((tmp_path / 'text').glob('*.set-aside'))
 
 
+@fault(FILES, 'one bit of a cache file flipped, so that it calls itself encrypted',
+       'set aside with a warning; a new word is refused as without it; the node lives')
+def test_a_cache_that_calls_itself_encrypted(tmp_path, monkeypatch, street):
+    answer_of(add_to_cache(tmp_path, 'before'))
+    path = next((tmp_path / 'text').glob('*.npz'))
+    data = bytearray(path.read_bytes())
+    data[data.index(b'PK\x01\x02') + 8] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
+    with NodeProcess('threads:=1', name='sealed') as process, Peer('/sealed') as peer:
+        peer.connect(process)
+        answer = peer.set_vocabulary(['flumph'])
+        assert not answer.success and "'flumph' is not known" in answer.message, answer.message
+        wait_until(lambda: 'word cache set aside' in process.log and 'is encrypted' in process.log, 'the warning')
+        assert peer.mask_of(cv2.resize(street[0], (160, 120)))
+
+
 # --- the engine
 
 class FailingEngine:

@@ -7,8 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from rclpy.parameter import Parameter, parameter_value_to_python
-from rclpy.parameter_client import AsyncParameterClient
 from ros_graph import NodeProcess, Peer, counters, pixels_of, wait_until
 from sensor_msgs.msg import Image
 
@@ -86,39 +84,23 @@ def test_refused_requests_change_nothing(peer, request_, reason):
     assert (answer.version, list(answer.names)) == (before.version, list(before.names))
 
 
-def set_parameters(peer, **values):
-    client = AsyncParameterClient(peer.node, '/lgseg')
-    wait_until(client.services_are_ready, 'parameter services')
-    future = client.set_parameters([Parameter(name, value=value) for name, value in values.items()])
-    wait_until(future.done, 'parameters')
-    return future.result().results
-
-
-def get_parameter(peer, name):
-    client = AsyncParameterClient(peer.node, '/lgseg')
-    wait_until(client.services_are_ready, 'parameter services')
-    future = client.get_parameters([name])
-    wait_until(future.done, 'a parameter')
-    return parameter_value_to_python(future.result().values[0])
-
-
 def test_parameters_do_what_the_service_does(peer):
     assert peer.set_vocabulary(preset='camvid').success
     version = peer.get_vocabulary().version
-    assert all(r.successful for r in set_parameters(peer, vocabulary=['road', 'person=person|pedestrian']))
+    assert all(r.successful for r in peer.set_parameters('/lgseg', vocabulary=['road', 'person=person|pedestrian']))
     present = peer.get_vocabulary()
     assert list(present.classes) == ['road', 'person=person|pedestrian'] and present.version == version + 1
-    result, = set_parameters(peer, vocabulary=['road', 'flumph'])
+    result, = peer.set_parameters('/lgseg', vocabulary=['road', 'flumph'])
     assert not result.successful and 'flumph' in result.reason
     assert peer.get_vocabulary() == present
-    assert all(r.successful for r in set_parameters(peer, preset='cityscapes'))
+    assert all(r.successful for r in peer.set_parameters('/lgseg', preset='cityscapes'))
     assert len(peer.get_vocabulary().names) == 19
-    result, = set_parameters(peer, threshold=3.0)
+    result, = peer.set_parameters('/lgseg', threshold=3.0)
     assert not result.successful
-    result, = set_parameters(peer, weights='other')
+    result, = peer.set_parameters('/lgseg', weights='other')
     assert not result.successful   # fixed while the node runs
     assert peer.set_vocabulary(['sky', 'road']).success
-    assert list(get_parameter(peer, 'vocabulary')) == ['sky', 'road'] and get_parameter(peer, 'preset') == ''
+    assert list(peer.get_parameter('/lgseg', 'vocabulary')) == ['sky', 'road'] and peer.get_parameter('/lgseg', 'preset') == ''
 
 
 def test_every_mask_is_explained_while_words_change(peer, street):

@@ -224,6 +224,10 @@ def test_additions_of_another_process_are_seen(tmp_path):
 def damage(path, kind):
     if kind == 'cut':
         path.write_bytes(path.read_bytes()[:-80])
+    elif kind == 'encrypted':   # by the archive's own word for it
+        data = bytearray(path.read_bytes())
+        data[data.index(b'PK\x01\x02') + 8] ^= 1
+        path.write_bytes(data)
     elif kind == 'noise':
         path.write_bytes(np.random.default_rng(0).bytes(3000))
     elif kind == 'other encoder':
@@ -236,7 +240,7 @@ def damage(path, kind):
         write_embeddings(path, Embeddings(['a'], np.zeros((1, 4), np.float32), [''], SPACE))
 
 
-@pytest.mark.parametrize('kind', ['cut', 'noise', 'other encoder', 'other width', 'pickle', 'zeros'])
+@pytest.mark.parametrize('kind', ['cut', 'encrypted', 'noise', 'other encoder', 'other width', 'pickle', 'zeros'])
 def test_damaged_and_foreign_caches_are_set_aside(tmp_path, warned, kind):
     cache = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
     cache.add(['a'], unit(1), '')

@@ -25,6 +25,7 @@ from .memory import keep_trimmed
 from .settings import Settings, camera_names, check, declare
 from .worker import Worker
 
+NAMES = {entry.name for entry in fields(Settings)}
 WORDS = ('vocabulary', 'preset', 'threshold')
 WATCH_S = 0.25   # how often a lazy node looks whether somebody listens
 
@@ -53,7 +54,7 @@ class SegmentNode(LifecycleNode):
         self._survive_bad_transitions()
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, 'add_post_set_parameters_callback'):
-            self.add_post_set_parameters_callback(self._apply_parameters)
+            self.add_post_set_parameters_callback(self._parameters_were_set)
 
     def start(self):
         """Configure and activate, as autostart does.  Returns whether both succeeded."""
@@ -236,9 +237,8 @@ class SegmentNode(LifecycleNode):
         began = time.perf_counter()
         try:
             vocabulary = self.vocabulary.replace(request.classes, request.preset, request.threshold)
-        except VocabularyError as error:
-            response.success, response.message = False, f'{error}; nothing was changed'
-            self.get_logger().warning(f'set_vocabulary refused: {error}')
+        except Exception as error:   # of whatever kind: rclpy would end the node with it
+            response.success, response.message = False, self._refuse('set_vocabulary', error)
             return self._describe_vocabulary(self.vocabulary.current, response)
         self._mirror_in_parameters(list(request.classes), request.preset, vocabulary.threshold)
         milliseconds = (time.perf_counter() - began) * 1e3
@@ -253,6 +253,13 @@ class SegmentNode(LifecycleNode):
         response.threshold = vocabulary.threshold
         return self._describe_vocabulary(vocabulary, response)
 
+    def _refuse(self, what, error):
+        """Log why a request is refused; returns what to answer.  Errors that are not ours tell their kind too."""
+        ours = isinstance(error, ValueError)
+        reason = str(error) if ours else f'{type(error).__name__}: {" ".join(str(error).split())[:400]}'
+        self.get_logger().warning(f'{what} refused: {reason}')
+        return f'{reason}; nothing was changed'
+
     @staticmethod
     def _describe_vocabulary(vocabulary, response):
         response.version = vocabulary.version
@@ -266,42 +273,52 @@ class SegmentNode(LifecycleNode):
         return [name for name in settings.vocabulary if name], settings.preset, settings.threshold
 
     def _proposed(self, parameters):
-        known = {entry.name for entry in fields(Settings)}
-        changes = {p.name: p.value for p in parameters if p.name in known}
+        changes = {p.name: p.value for p in parameters if p.name in NAMES}
         if 'preset' in changes and 'vocabulary' not in changes and not self._syncing:
             changes['vocabulary'] = ['']   # asking for a preset means its classes
         return replace(self.settings, **changes)
 
     def _check_parameters(self, parameters):
-        proposed = self._proposed(parameters)
         try:
+            proposed = self._proposed(parameters)
             check(proposed)
             if self._words_change(proposed):
                 self.vocabulary.prepare(*self._words(proposed))
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=f'{error}; nothing was changed')
-        if not hasattr(self, 'add_post_set_parameters_callback'):   # Humble
-            self._apply_parameters(parameters)
+            if not hasattr(self, 'add_post_set_parameters_callback'):   # Humble
+                self._apply_parameters(parameters)
+        except Exception as error:   # of whatever kind: rclpy would end the node with it
+            return SetParametersResult(successful=False, reason=self._refuse('parameters', error))
         return SetParametersResult(successful=True)
 
-    def _apply_parameters(self, parameters):
-        before, self.settings = self.settings, self._proposed(parameters)
-        if not self._words_change(self.settings, before):
-            return
-        vocabulary = self.vocabulary.replace(*self._words(self.settings))
-        self.get_logger().info(str(vocabulary))
-        self._mirror_in_parameters(list(self.settings.vocabulary), self.settings.preset, vocabulary.threshold)
+    def _parameters_were_set(self, parameters):
+        try:
+            self._apply_parameters(parameters)
+        except Exception as error:   # it passed the check just now: memory that ran out, say
+            self._refuse('parameters', error)
+            self._set_silently({p.name: getattr(self.settings, p.name) for p in parameters if p.name in NAMES})
 
-    def _words_change(self, proposed, before=None):
-        before = before or self.settings
+    def _apply_parameters(self, parameters):
+        """Make them the settings, and the words in force.  Raises what embedding words may raise, changing nothing."""
+        proposed = self._proposed(parameters)
+        changed = self._words_change(proposed)
+        vocabulary = self.vocabulary.replace(*self._words(proposed)) if changed else None
+        self.settings = proposed
+        if changed:
+            self.get_logger().info(str(vocabulary))
+            self._mirror_in_parameters(list(proposed.vocabulary), proposed.preset, vocabulary.threshold)
+
+    def _words_change(self, proposed):
         return (self.vocabulary is not None and not self._syncing
-                and any(getattr(proposed, name) != getattr(before, name) for name in WORDS))
+                and any(getattr(proposed, name) != getattr(self.settings, name) for name in WORDS))
 
     def _mirror_in_parameters(self, classes, preset, threshold):
         """Let `ros2 param get` tell the truth after a change that came another way."""
+        self._set_silently({'vocabulary': classes or [''], 'preset': preset, 'threshold': threshold})
+
+    def _set_silently(self, values):
+        """Set parameters to what is in force already."""
         self._syncing = True
         try:
-            self.set_parameters([Parameter('vocabulary', value=classes or ['']), Parameter('preset', value=preset),
-                                 Parameter('threshold', value=threshold)])
+            self.set_parameters([Parameter(name, value=value) for name, value in values.items()])
         finally:
             self._syncing = False

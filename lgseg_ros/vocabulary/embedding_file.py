@@ -47,7 +47,7 @@ def read_embeddings(path):
                          else [UNKNOWN_TEMPLATE] * len(names))
             space = read_space(json.loads(str(_array(archive, 'encoder')))) if 'encoder.npy' in present else None
         return Embeddings(names, _unit(vectors, len(names)), _fitting(templates, len(names)), space)
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, BadZipFile, zlib.error) as error:
         raise VocabularyError(f'{path} is not a text bank ({error}); make one with "lgseg embed"') from error
 
 
