@@ -4,9 +4,11 @@ import importlib.util
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ros_graph import NodeProcess, Peer, counters, pixels_of, wait_until
 from sensor_msgs.msg import Image
 
@@ -101,6 +103,27 @@ def test_parameters_do_what_the_service_does(peer):
     assert not result.successful   # fixed while the node runs
     assert peer.set_vocabulary(['sky', 'road']).success
     assert list(peer.get_parameter('/lgseg', 'vocabulary')) == ['sky', 'road'] and peer.get_parameter('/lgseg', 'preset') == ''
+
+
+def test_the_preset_in_force_does_not_undo_the_words(peer):
+    """ROS sets each parameter of a request, and of a file, by itself."""
+    assert peer.set_vocabulary(preset='camvid').success
+    for values in ({'vocabulary': ['road', 'car'], 'preset': 'camvid'}, {'preset': 'nav2', 'vocabulary': ['car', 'sky']}):
+        assert all(result.successful for result in peer.set_parameters('/lgseg', **values))
+        assert list(peer.get_vocabulary().classes)[0] == values['vocabulary'][0]
+        assert list(peer.get_parameter('/lgseg', 'vocabulary')) == values['vocabulary']
+        assert (peer.get_vocabulary().preset, len(peer.get_vocabulary().names)) == (values['preset'], 2)
+    assert all(result.successful for result in peer.set_parameters('/lgseg', vocabulary=['']))
+    assert len(peer.get_vocabulary().names) == 11   # those of nav2
+
+
+def test_the_shipped_parameters_load_one_by_one(peer):
+    assert peer.set_vocabulary(['road']).success   # with words of one's own, the preset is ''
+    path = Path(__file__).resolve().parents[1] / 'config' / 'segment.yaml'
+    shipped = yaml.safe_load(path.read_text())['/**']['ros__parameters']
+    words = {name: value for name, value in shipped.items() if name in ('vocabulary', 'preset', 'threshold')}
+    assert all(result.successful for result in peer.set_parameters('/lgseg', **words))
+    assert peer.get_vocabulary().preset == shipped['preset'] and len(peer.get_vocabulary().names) == 11
 
 
 def test_every_mask_is_explained_while_words_change(peer, street):

@@ -274,7 +274,8 @@ class SegmentNode(LifecycleNode):
 
     def _proposed(self, parameters):
         changes = {p.name: p.value for p in parameters if p.name in NAMES}
-        if 'preset' in changes and 'vocabulary' not in changes and not self._syncing:
+        another_preset = changes.get('preset', self.settings.preset) != self.settings.preset
+        if another_preset and 'vocabulary' not in changes and not self._syncing:
             changes['vocabulary'] = ['']   # asking for a preset means its classes
         return replace(self.settings, **changes)
 
