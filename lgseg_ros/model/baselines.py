@@ -137,7 +137,8 @@ class DenseClipStyle(_FrozenText):
         refined = rows + self.gamma * self.context(rows, context, bias)
         score = cosine_logits(visual, refined, self.config.tau) + bias[..., None, None]
         shares = torch.softmax(score.flatten(2), dim=1)
-        told = (F.normalize(refined, dim=2).transpose(1, 2) @ shares).reshape(visual.shape)
+        # Elements of about 1, as the features beside them have.
+        told = (F.normalize(refined, dim=2).transpose(1, 2) @ shares).reshape(visual.shape) * rows.shape[2] ** 0.5
         features = (*shallower, torch.cat([deepest, told], dim=1))
         embedded = self.pyramid.shallow(features, self.pyramid.deep(features))
         logits = cosine_logits(self.to_text(embedded), refined, self.config.tau) + bias[..., None, None]

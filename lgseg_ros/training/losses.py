@@ -49,7 +49,8 @@ def balanced_weights(frequencies, power=0.5):
 def weighted_cross_entropy(logits, labels, weights):
     """Mean over the labelled pixels, each weighing its class's weight; 0 where nothing is labelled."""
     total = F.cross_entropy(logits, labels, weights, ignore_index=VOID, reduction='sum')
-    return total / F.pad(weights, (0, 256 - len(weights)))[labels].sum().clamp(min=1e-6)   # void weighs 0
+    counted = weights[labels.clamp(max=len(weights) - 1)] * (labels != VOID)
+    return total / counted.sum().clamp(min=1e-6)
 
 
 def soft_jaccard(logits, labels, classes):
