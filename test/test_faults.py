@@ -20,7 +20,8 @@ from faults_table import DOCUMENT, all_faults, fault, fault_rows, render
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
-from ros_graph import NodeProcess, Peer, wait_until
+from ros_graph import NodeHere, NodeProcess, Peer, wait_until
+from test_lifecycle import Manager
 
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.node.camera import Camera
@@ -425,6 +426,40 @@ def test_a_hanging_engine_is_reported(engine, monkeypatch):
         returns.set()
         node.close()
         rclpy.try_shutdown(context=context)
+
+
+class SlowEngine(FailingEngine):
+    """What the node asks of an engine, too; counts how often it is closed."""
+
+    closed = 0
+
+    def summary(self):
+        return 'slow'
+
+    def close(self):
+        self.closed += 1
+
+
+@fault(ENGINE, 'an engine that hangs while the node is deactivated and activated again',
+       'activate fails with the reason until the engine returns: one thread uses it at a time; then masks, and a '
+       'clean-up closes it')
+def test_an_engine_that_hangs_over_a_pause(engine, street):
+    returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
+    with NodeHere('paused', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer('/paused') as peer:
+        slow = here.node._engine = here.node._worker._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        manager = Manager(peer.connect(), 'paused')
+        wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
+        assert manager.change(Transition.TRANSITION_DEACTIVATE)
+        assert not manager.change(Transition.TRANSITION_ACTIVATE) and not slow.closed
+        assert manager.state() == State.PRIMARY_STATE_INACTIVE
+        assert 'the engine has not finished its frame' in here.node.last_error
+        returns.set()
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        peer.connect()
+        assert peer.mask_of(small)
+        assert sum(thread.name == 'lgseg-worker' for thread in threading.enumerate()) == 1
+        assert manager.change(Transition.TRANSITION_DEACTIVATE) and manager.change(Transition.TRANSITION_CLEANUP)
+        assert slow.closed == 1 and here.error is None
 
 
 @fault(ENGINE, 'the engine fails at every frame', 'every frame is counted, the log holds one line in 5 s')

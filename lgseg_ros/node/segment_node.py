@@ -48,7 +48,6 @@ class SegmentNode(LifecycleNode):
         self._active = self._finalized = False
         self.last_error = ''
         self.engine_choice = None   # what was asked for and what runs, once configured
-        self._engine_busy = False   # its thread did not end in time
         self._diagnostics = Diagnostics(self)
         keep_trimmed(self)
         self._survive_bad_transitions()
@@ -121,14 +120,20 @@ class SegmentNode(LifecycleNode):
 
     def on_activate(self, state):
         """Subscribe to the cameras and begin to segment."""
+        if self._worker and not self._worker.stop():   # of before: two threads would share the engine's buffers
+            return self._cannot_activate('the engine has not finished its frame from before the deactivation, for '
+                                         f'{self._worker.busy_seconds():.0f} s; activate again once it has')
         try:
             self._begin_segmenting()
         except Exception as error:
-            self.last_error = f'cannot activate: {type(error).__name__}: {error}'
-            self.get_logger().fatal(self.last_error)
             self._stop_segmenting()
-            return TransitionCallbackReturn.FAILURE
+            return self._cannot_activate(f'{type(error).__name__}: {error}')
         return super().on_activate(state)
+
+    def _cannot_activate(self, reason):
+        self.last_error = f'cannot activate: {reason}'
+        self.get_logger().fatal(self.last_error)
+        return TransitionCallbackReturn.FAILURE
 
     def _begin_segmenting(self):
         self._worker = Worker(self._engine, self.vocabulary, lambda: self.settings, self.get_logger())
@@ -215,10 +220,10 @@ class SegmentNode(LifecycleNode):
         for inputs in self._inputs:
             inputs.unsubscribe()
         self._inputs = []
-        if self._worker and not self._worker.stop():
-            self._engine_busy = True
+        if self._worker and self._worker.stop():
+            self._worker = None
+        elif self._worker:   # kept: whoever starts or closes the engine has to know
             self.get_logger().warning('the engine did not finish its frame in time')
-        self._worker = None
 
     def _release(self):
         for camera in self.cameras:
@@ -226,10 +231,9 @@ class SegmentNode(LifecycleNode):
             camera.destroy(self)
         for service in self._offered:
             self.destroy_service(service)
-        if not self._engine_busy:   # else its thread still uses that memory, which goes with the process
+        if not (self._worker and self._worker.runs()):   # else it uses that memory, which then goes with the process
             close_engine(self._engine)
-        self._engine_busy = False
-        self.cameras, self._offered, self._engine, self.vocabulary = [], [], None, None
+        self.cameras, self._offered, self._engine, self._worker, self.vocabulary = [], [], None, None, None
 
     # --- services
 

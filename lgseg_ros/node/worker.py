@@ -54,7 +54,11 @@ class Worker:
         """End the thread after the frame in hand.  Returns whether it ended within `timeout` seconds."""
         self._frames.close()
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return not self.runs()
+
+    def runs(self):
+        """Whether its thread is alive, and may be using the engine."""
+        return self._thread.is_alive()
 
     def _run(self):
         while (taken := self._frames.take(self._batch, picture_size)) is not None:
