@@ -131,12 +131,24 @@ requirement_files() {
     for extra in "${EXTRAS[@]}"; do echo "requirements/$extra.txt"; done
 }
 
-# The distribution's NumPy must stay: its cv_bridge is compiled against that one.
+# numpy_constraint VERSION: what pip may do about the distribution's NumPy. It must stay, because OpenCV and cv_bridge
+# are compiled against it; but ONNX Runtime asks for 1.21.6, which Ubuntu 22.04 (Humble: 1.21.5) just misses, and
+# what was compiled against an older 1.x runs with a newer one. (Not tested on Ubuntu 22.04 itself.)
+numpy_constraint() {
+    if [ "$(printf '%s\n' "$1" 1.21.6 | sort -V | head -n 1)" = 1.21.6 ]; then
+        echo "numpy==$1"
+    else
+        echo "numpy>=1.21.6,<2"
+    fi
+}
+
 write_constraints() {
     if [ "$ROS" = wheels ]; then
         cp requirements/constraints.txt "$VENV/constraints.txt"
     else
-        "$VENV/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)' >"$VENV/constraints.txt"
+        local installed
+        installed=$("$VENV/bin/python" -c 'import numpy; print(numpy.__version__)')
+        numpy_constraint "$installed" >"$VENV/constraints.txt"
     fi
 }
 
@@ -265,4 +277,4 @@ main() {
     say "ready: source scripts/activate.sh"
 }
 
-main "$@"
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then main "$@"; fi # sourced by a test

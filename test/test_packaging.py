@@ -122,6 +122,15 @@ def test_setup_says_what_to_do(arguments, environment, said):
     assert 'scripts/setup.sh' in answer.stderr
 
 
+@pytest.mark.parametrize('installed, constraint', [
+    ('1.21.5', 'numpy>=1.21.6,<2'),                              # Ubuntu 22.04: too old for ONNX Runtime
+    ('1.26.4', 'numpy==1.26.4'), ('2.3.5', 'numpy==2.3.5'),      # stays as it is
+])
+def test_the_distributions_numpy_stays_unless_the_engine_cannot_use_it(installed, constraint):
+    code = f'source {ROOT}/scripts/setup.sh && numpy_constraint {installed}'
+    assert subprocess.run(['bash', '-c', code], capture_output=True, text=True, check=True).stdout == f'{constraint}\n'
+
+
 # --- what colcon built ---------------------------------------------------------------------------------------
 
 
