@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from ros_graph import NodeProcess, Peer, counters, pixels_of, wait_until
+from ros_graph import RELIABLE, NodeHere, NodeProcess, Peer, counters, pixels_of, wait_until
 from sensor_msgs.msg import Image
 
+from lgseg_ros.node import worker
+from lgseg_ros.node.images import frame_from_image
 from lgseg_ros.vocabulary.presets import load_presets
 
 
@@ -102,13 +104,15 @@ def test_parameters_do_what_the_service_does(peer):
     result, = peer.set_parameters('/lgseg', weights='other')
     assert not result.successful   # fixed while the node runs
     assert peer.set_vocabulary(['sky', 'road']).success
-    assert list(peer.get_parameter('/lgseg', 'vocabulary')) == ['sky', 'road'] and peer.get_parameter('/lgseg', 'preset') == ''
+    assert list(peer.get_parameter('/lgseg', 'vocabulary')) == ['sky', 'road']
+    assert peer.get_parameter('/lgseg', 'preset') == ''
 
 
 def test_the_preset_in_force_does_not_undo_the_words(peer):
     """ROS sets each parameter of a request, and of a file, by itself."""
     assert peer.set_vocabulary(preset='camvid').success
-    for values in ({'vocabulary': ['road', 'car'], 'preset': 'camvid'}, {'preset': 'nav2', 'vocabulary': ['car', 'sky']}):
+    for values in ({'vocabulary': ['road', 'car'], 'preset': 'camvid'},
+                   {'preset': 'nav2', 'vocabulary': ['car', 'sky']}):
         assert all(result.successful for result in peer.set_parameters('/lgseg', **values))
         assert list(peer.get_vocabulary().classes)[0] == values['vocabulary'][0]
         assert list(peer.get_parameter('/lgseg', 'vocabulary')) == values['vocabulary']
@@ -225,6 +229,22 @@ def test_nothing_is_computed_for_nobody(process, street):
             time.sleep(0.03)
         wait_until(lambda: counters(peer, 'received')[-1] > received, 'frames to arrive')
         assert counters(peer, 'segmented')[-1] == start
+
+
+def test_nothing_is_decoded_for_nobody(street, monkeypatch):
+    """Pictures are not even read, but what the ids mean is told all the same."""
+    read = []
+    monkeypatch.setattr(worker, 'frame_from_image', lambda message: read.append(message) or frame_from_image(message))
+    with NodeHere('unwatched', 'threads:=1', 'engine:=onnxruntime') as here, \
+            Peer('/unwatched', listen=('label_info',)) as peer:
+        peer.connect()
+        header = peer.send(street[0])
+        wait_until(lambda: peer.labels or (peer.send(street[0], header=header) and None), 'label info')
+        assert peer.labels[0].header == header and not read
+        masks = []
+        peer.node.create_subscription(Image, '/unwatched/mask', masks.append, RELIABLE)
+        wait_until(lambda: masks or (peer.send(street[0]) and None), 'a mask')
+        assert read and here.node.cameras[0].failed == 0
 
 
 def test_time_may_jump_back(peer, street):

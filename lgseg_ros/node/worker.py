@@ -80,10 +80,13 @@ class Worker:
                 picture.camera.frame_ms = (time.perf_counter() - began) * 1e3
 
     def _read(self, camera, message, vocabulary):
-        """The message's `Picture`, or None while nobody wants its results.  Raises ImageError."""
-        frame = frame_from_compressed(message) if isinstance(message, CompressedImage) else frame_from_image(message)
-        camera.publish_label_info(vocabulary, message.header)
-        return Picture(camera, message.header, frame) if camera.is_watched() else None
+        """The message's `Picture`, or None, without decoding it, while nobody wants its results.  Raises ImageError."""
+        frame = None
+        if camera.is_watched():
+            decode = frame_from_compressed if isinstance(message, CompressedImage) else frame_from_image
+            frame = decode(message)
+        camera.publish_label_info(vocabulary, message.header)   # latched, so also for those who come later
+        return Picture(camera, message.header, frame) if frame else None
 
     def _masks(self, pictures, vocabulary):
         """A `Mask` for each picture, None where the engine failed: together where that is sound, else one by one."""
