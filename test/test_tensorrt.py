@@ -1,13 +1,17 @@
 """What of the TensorRT engine can be run without a GPU: refusals, shapes, and the command that builds."""
 
+import dataclasses
 import json
 
 import pytest
+from test_engine_cache import SAMPLE
 
+from lgseg_ros.cli import build_engine
 from lgseg_ros.cli.main import main
+from lgseg_ros.engines import tensorrt, tensorrt_build
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, SMALLEST, STEP, network_size
 from lgseg_ros.engines.gpu import EngineError, has_gpu_device
-from lgseg_ros.engines.tensorrt import TensorRTEngine, clamp
+from lgseg_ros.engines.tensorrt import TensorRTEngine, build_command, clamp
 from lgseg_ros.engines.tensorrt_build import WIDEST, Shapes, profile_shapes
 from lgseg_ros.vocabulary.classes import MAX_ROWS
 
@@ -71,6 +75,61 @@ def test_the_network_is_made_for_a_robot(capsys, tmp_path, weights):
     made = json.loads(capsys.readouterr().out.splitlines()[-1])
     path, = tmp_path.iterdir()
     assert made['network'] == str(path) and weights.sha256[:12] in path.name and made['mb'] > 1
+
+
+@pytest.fixture
+def builds(monkeypatch, tmp_path):
+    """What TensorRT was asked to build, on a machine where it only notes it."""
+    profiles = []
+
+    def note(network, profile, *_):
+        profiles.append(profile)
+        return b'engine'
+    monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
+    (tmp_path / 'network.onnx').write_bytes(b'network')
+    monkeypatch.setattr(TensorRTEngine, 'unavailable', staticmethod(lambda precision='auto': None))
+    monkeypatch.setattr(build_engine, 'identify', lambda *_: SAMPLE)
+    monkeypatch.setattr(tensorrt_build, 'find_network', lambda *_: tmp_path / 'network.onnx')
+    monkeypatch.setattr(tensorrt_build, 'build_engine', note)
+    return profiles
+
+
+def test_the_size_that_a_warning_names_is_built(builds, capsys):
+    """An engine is there, of the same identity: only what is asked for in words is a reason to build it again."""
+    def build(*arguments):
+        assert main(['build-engine', '--json', *arguments]) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return len(builds), told['was_there'], told['shapes']['size'], told['shapes']['max_batch']
+    assert build() == (1, False, [480, 640], 4)
+    assert build() == build('--size', '640x480', '--max-batch', '4') == (1, True, [480, 640], 4)
+    assert build('--size', '720x1280') == (2, False, [1280, 720], 4)
+    assert clamp(network_size(1280, 720), builds[1]['frames'][2][1:3]) == network_size(1280, 720)
+    assert build('--size', '720x1280') == build() == (2, True, [1280, 720], 4)
+    assert build('--max-batch', '2') == (3, False, [1280, 720], 2)
+    assert build('--again') == (4, False, [1280, 720], 2)
+
+
+def test_a_squeezed_picture_names_the_command_that_mends_it(weights, caplog, tmp_path):
+    other = dataclasses.replace(weights, path=tmp_path / 'my street.safetensors')
+    for trained, pixels, precision, options in (
+            (weights, DEFAULT_PIXELS, 'auto', ''),
+            (other, 230400, 'fp32', f" --weights '{other.path}' --network-pixels 230400 --precision fp32")):
+        caplog.clear()
+        engine = TensorRTEngine.__new__(TensorRTEngine)   # without a GPU there is no engine to load
+        engine.pixels, engine._said_clamped = pixels, False
+        engine._largest = profile_shapes(pixels, Shapes(), weights)['frames'][2]
+        engine._build_command = build_command(trained, pixels, precision)
+        for _ in range(2):
+            engine._network_size(1280, 720)
+        record, = caplog.records
+        assert record.getMessage().endswith(f'; build it with: lgseg build-engine{options} --size 720x1280')
+
+
+def test_an_engine_that_is_not_built_names_the_command(weights, monkeypatch, tmp_path):
+    monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
+    monkeypatch.setattr(tensorrt, 'identify', lambda *_: SAMPLE)
+    assert 'with: lgseg build-engine, or' in TensorRTEngine.not_ready(weights, DEFAULT_PIXELS)
+    assert 'build-engine --network-pixels 9216 --precision fp32, or' in TensorRTEngine.not_ready(weights, 9216, 'fp32')
 
 
 def test_without_cuda_python_it_says_what_to_install(monkeypatch):

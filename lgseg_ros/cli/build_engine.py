@@ -1,8 +1,9 @@
 """Build the TensorRT engine of weights for this machine's GPU, once; the node and all else then find it in the cache.
 
 A build takes minutes.  It is of this GPU and this version of TensorRT; words, thresholds and cameras change nothing
-of it.  --network-only makes the file that TensorRT reads, for a robot without PyTorch: copy it there, beside the
-weights.
+of it.  An engine that is there is built again when --size or --max-batch ask for another.
+
+--network-only makes the file that TensorRT reads, for a robot without PyTorch: copy it there, beside the weights.
 
 Examples:
   lgseg build-engine
@@ -18,7 +19,7 @@ from ..engines.engine_cache import engine_folder, why_not
 from ..engines.frames import DEFAULT_PIXELS
 from ..engines.gpu import EngineError
 from ..engines.tensorrt import TensorRTEngine, identify
-from ..engines.tensorrt_build import MAX_BATCH, Shapes, load_tensorrt_engine
+from ..engines.tensorrt_build import MAX_BATCH, Shapes, built_shapes, load_tensorrt_engine
 from ..engines.tensorrt_network import make_network
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from .bench import size
@@ -33,11 +34,12 @@ def add_arguments(parser):
     parser.add_argument('--precision', choices=('fp16', 'fp32'), default='fp16', help='default: %(default)s')
     parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help="the node's parameter network_pixels (default: %(default)s)")
-    parser.add_argument('--size', type=size, default=(640, 480), metavar='WxH',
+    parser.add_argument('--size', type=size, metavar='WxH',
                         help="of the camera's pictures, which the engine is tuned to; others run too "
-                             '(default: 640x480)')
-    parser.add_argument('--max-batch', type=int, default=MAX_BATCH, metavar='N',
-                        help='most pictures at once, for several cameras (default: %(default)s)')
+                             '(default: that of the engine that is there, else 640x480)')
+    parser.add_argument('--max-batch', type=int, metavar='N',
+                        help='most pictures at once, for several cameras (default: that of the engine that is there, '
+                             f'else {MAX_BATCH})')
     parser.add_argument('--again', action='store_true', help='build even if there is an engine already')
     parser.add_argument('--network-only', action='store_true',
                         help='only make the file that TensorRT reads; needs torch and onnx, and no GPU')
@@ -47,7 +49,7 @@ def add_arguments(parser):
 
 def run(arguments):
     """Build, and say where the result is."""
-    shapes = read_shapes(arguments)
+    check(arguments)
     weights = load_weights(arguments.weights)
     if arguments.network_only:
         path = make_network(weights, arguments.precision, arguments.out or engine_folder())
@@ -56,22 +58,27 @@ def run(arguments):
     if reason:
         raise EngineError(f'cannot build here: {reason}')
     identity = identify(weights, arguments.network_pixels, arguments.precision)
-    path = engine_folder() / identity.file_name
-    present = not arguments.again and why_not(path, identity) is None
+    path, built = engine_folder() / identity.file_name, built_shapes(identity)
+    shapes = asked_shapes(arguments, built)
+    again = arguments.again or shapes != built
+    present = not again and why_not(path, identity) is None
     with Bar() as bar:
-        stored = load_tensorrt_engine(weights, identity, shapes, arguments.again, bar)
+        stored = load_tensorrt_engine(weights, identity, shapes, again, bar)
     return _tell(arguments, {'engine': str(path), 'mb': round(len(stored.engine) / 1e6, 1),
                              'was_there': present, **stored.notes, **stored.identity})
 
 
-def read_shapes(arguments):
-    """The `Shapes` asked for.  Raises ValueError naming what is wrong."""
-    if not 1 <= arguments.max_batch <= MOST_PICTURES:
+def check(arguments):
+    """Raise ValueError for a number that cannot be; names it."""
+    if arguments.max_batch is not None and not 1 <= arguments.max_batch <= MOST_PICTURES:
         raise ValueError(f'--max-batch is {arguments.max_batch}; give 1 to {MOST_PICTURES}')
     if arguments.network_pixels < 64 * 64:
         raise ValueError(f'--network-pixels is {arguments.network_pixels}; give at least {64 * 64}')
-    width, height = arguments.size
-    return Shapes((height, width), arguments.max_batch)
+
+
+def asked_shapes(arguments, built):
+    """The `Shapes` asked for; those of `built` where nothing is asked."""
+    return Shapes(arguments.size[::-1] if arguments.size else built.size, arguments.max_batch or built.max_batch)
 
 
 class Bar:

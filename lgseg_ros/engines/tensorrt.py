@@ -5,15 +5,18 @@ Needs NVIDIA's tensorrt (10.3 or newer) and cuda-python; see docs/gpu.md.
 
 import importlib.util
 import logging
+import shlex
 from typing import NamedTuple
 
 import numpy as np
 
+from ..paths import find_share
 from .engine_cache import Identity, engine_folder, why_not
 from .frames import DEFAULT_PIXELS, SMALLEST, Frame, network_size, to_network, to_output
 from .gpu import EngineError, has_gpu_device
 from .plans import Plans
 from .tensorrt_network import FORMAT
+from .weights import DEFAULT_WEIGHTS
 
 LOG = logging.getLogger(__name__)
 MOST_PLANS = 4   # each holds the network's working memory
@@ -36,6 +39,18 @@ def identify(weights, pixels, precision):
     gpu, capability = Cuda().device()
     return Identity(weights.path.stem, weights.sha256, FORMAT, f'TensorRT {tensorrt.__version__}', gpu, capability,
                     'fp16' if precision == 'auto' else precision, pixels)
+
+
+def build_command(weights, pixels, precision):
+    """The `lgseg build-engine` that builds what these need, without what is its default."""
+    command = ['lgseg', 'build-engine']
+    if weights.path != find_share('weights', f'{DEFAULT_WEIGHTS}.safetensors'):
+        command += ['--weights', str(weights.path.absolute())]
+    if pixels != DEFAULT_PIXELS:
+        command += ['--network-pixels', str(pixels)]
+    if precision == 'fp32':
+        command += ['--precision', precision]
+    return shlex.join(command)
 
 
 class TensorRTEngine:
@@ -62,7 +77,8 @@ class TensorRTEngine:
         except (EngineError, ImportError) as error:
             return str(error)
         reason = why_not(engine_folder() / identity.file_name, identity)
-        return reason and f'{reason}; build it once with: lgseg build-engine, or ask for engine tensorrt by name'
+        return reason and (f'{reason}; build it once with: {build_command(weights, pixels, precision)}, '
+                           'or ask for engine tensorrt by name')
 
     def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
         """weights: from `load_weights`; threads: not used; pixels: network size in all; precision: auto is fp16.
@@ -86,6 +102,7 @@ class TensorRTEngine:
         self._stream = self._cuda.new_stream()
         self._plans = Plans(lambda shape: Plan(self._cuda, self._engine, self._stream, shape), MOST_PLANS)
         self.batch = self._largest[0]   # most frames in one run
+        self._build_command = build_command(weights, pixels, precision)
         self._said_clamped = False
 
     def _load(self, serialized):
@@ -119,8 +136,8 @@ class TensorRTEngine:
         if size != wanted and not self._said_clamped:
             self._said_clamped = True
             LOG.warning('TensorRT: pictures of %dx%d are squeezed to %dx%d for the network, because the engine was not '
-                        'built for this shape; build it with: lgseg build-engine --size %dx%d', width, height,
-                        size[1], size[0], width, height)
+                        'built for this shape; build it with: %s --size %dx%d', width, height, size[1], size[0],
+                        self._build_command, width, height)
         return size
 
     def warm_up(self, vocabulary, height=480, width=640):

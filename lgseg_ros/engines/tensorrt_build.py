@@ -4,7 +4,7 @@ import time
 from typing import NamedTuple
 
 from ..vocabulary.classes import MAX_ROWS
-from .engine_cache import engine_folder, load_or_build
+from .engine_cache import DamagedEngine, engine_folder, load_or_build, read_header
 from .frames import SMALLEST, STEP, network_size
 from .gpu import EngineError
 from .tensorrt_network import find_network, make_network
@@ -16,7 +16,7 @@ WORKSPACE = 1 << 30     # bytes; more is seldom used, and a Jetson shares its me
 
 
 class Shapes(NamedTuple):
-    """What an engine is built for; other than an `Identity`, what differs here is no reason to build again.
+    """What an engine is built for; unlike an `Identity`, no reason to build again until others are asked for.
 
     size: (height, width) of the pictures it is tuned to; max_batch: most pictures at once.
     """
@@ -25,20 +25,31 @@ class Shapes(NamedTuple):
     max_batch: int = MAX_BATCH
 
 
+def built_shapes(identity):
+    """The `Shapes` of the engine in the cache, also of a stale one; without one those that are built by default."""
+    try:
+        shapes = read_header(engine_folder() / identity.file_name)[1]['shapes']
+        return Shapes(tuple(shapes['size']), shapes['max_batch'])
+    except (OSError, DamagedEngine, KeyError, TypeError):
+        return Shapes()
+
+
 def load_tensorrt_engine(weights, identity, shapes=None, again=False, progress=None):
     """`Stored` engine of `identity`, from the cache or built now, which takes minutes.
 
-    shapes: default `Shapes()`; again: build even if there is one; progress: called with (phase, steps done, steps in
-    all), done 0 to begin with and equal to all at the end.
+    shapes: to build for, default those of `built_shapes`; again: build even if there is one; progress: called with
+    (phase, steps done, steps in all), done 0 to begin with and equal to all at the end.
     Raises EngineError with the reason when TensorRT cannot build it.
     """
+    shapes = shapes or built_shapes(identity)
+
     def build():
         folder = engine_folder()
         path = find_network(weights, identity.precision, folder) or make_network(weights, identity.precision, folder)
         began = time.monotonic()
-        engine = build_engine(path.read_bytes(), profile_shapes(identity.pixels, shapes or Shapes(), weights),
+        engine = build_engine(path.read_bytes(), profile_shapes(identity.pixels, shapes, weights),
                               folder / f'timing-{identity.gpu_name}.cache', progress)
-        return engine, {'shapes': (shapes or Shapes())._asdict(), 'seconds': round(time.monotonic() - began, 1)}
+        return engine, {'shapes': shapes._asdict(), 'seconds': round(time.monotonic() - began, 1)}
     return load_or_build(identity, build, again=again)
 
 
