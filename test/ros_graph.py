@@ -86,6 +86,7 @@ class NodeHere:
         rclpy.init(context=self.context, args=['--ros-args', *words])
         self.node = SegmentNode(name, context=self.context)
         self.error = None       # what ended it, as it would have ended the process
+        self.turns = 0          # of the executor
         self._end = threading.Event()
         self.thread = threading.Thread(target=self._spin, daemon=True)
 
@@ -95,6 +96,7 @@ class NodeHere:
         try:
             while not self._end.is_set():
                 executor.spin_once(timeout_sec=0.1)
+                self.turns += 1
         except Exception as error:
             self.error = error
 
@@ -103,10 +105,19 @@ class NodeHere:
         self.thread.start()
         return self
 
-    def __exit__(self, *_):
+    def cpu_seconds(self):
+        """Processor time of the executor's thread."""
+        return time.clock_gettime(time.pthread_getcpuclockid(self.thread.ident))
+
+    def end(self):
+        """As `main` does when it is told to stop."""
         self._end.set()
         self.thread.join(PATIENCE_S)
         self.node.close()
+
+    def __exit__(self, *_):
+        if not self._end.is_set():
+            self.end()
         rclpy.try_shutdown(context=self.context)
 
 

@@ -1,9 +1,18 @@
 """Rows of the fault table: what goes wrong while words become text rows."""
 
+import threading
+import time
+
+import cv2
 import pytest
 from faults_pictures import picture
 from faults_table import fault, fault_rows
+from lifecycle_msgs.msg import Transition
 from ros_graph import NodeHere, Peer, wait_until
+from test_lifecycle import Manager
+from tiny_clip import small, tiny  # noqa: F401 (fixtures)
+
+from lgseg_ros.srv import SetVocabulary
 
 ENCODER = 'Words that have to be embedded (in the test\'s own process: real node, real services)'
 NO_MEMORY = RuntimeError('[enforce fail at alloc_cpu.cpp:127]\n DefaultCPUAllocator: not enough memory')
@@ -54,9 +63,10 @@ def assert_unchanged(here, peer, before):
 
 
 @fault_rows(ENCODER, 'error, told', [
-    ('embedding runs out of memory, asked by the service', 'refused with kind and text; nothing changed; the node lives',
-     NO_MEMORY, TOLD),
-    ('embedding raises what nobody thought of', 'refused with kind and text; nothing changed; the node lives',
+    ('embedding runs out of memory, asked by the service',
+     'refused with kind and text; nothing changed; the node lives', NO_MEMORY, TOLD),
+    ('embedding raises what nobody thought of',
+     'refused with kind and text; nothing changed; the node lives',
      KeyError('text.positional_embedding'), "KeyError: 'text.positional_embedding'"),
 ])
 def test_embedding_fails_in_the_service(here, peer, error, told):
@@ -88,3 +98,122 @@ def test_embedding_fails_after_the_check(here, peer):
     here.source.fail(2, NO_MEMORY)
     peer.set_parameters('/embedding', vocabulary=['car'])   # rclpy has set it, so this cannot be answered with no
     assert_unchanged(here, peer, before)
+
+
+# --- a text encoder that takes its time: the very small CLIP, held back
+
+class HeldEncoder:
+    """The real encoder, except that it waits for `go` before each answer, and raises `error` where there is one."""
+
+    def __init__(self, encoder):
+        self.encoder, self.go, self.error, self.asked = encoder, threading.Event(), None, []
+
+    def embed(self, phrases, templates):
+        self.asked.append(list(phrases))
+        assert self.go.wait(60)
+        if self.error:
+            raise self.error
+        return self.encoder.embed(phrases, templates)
+
+
+@pytest.fixture
+def held(small, request):  # noqa: F811
+    """(node, peer, its encoder), the node's name being that of the test."""
+    name = request.node.name
+    with NodeHere(name, f'weights:={small.path}', 'engine:=torch', 'network_pixels:=4096', 'vocabulary:=[road, car]',
+                  'preset:=""', 'threads:=1') as here, Peer(f'/{name}') as peer:
+        source = here.node._source
+        encoder = source._encoder = HeldEncoder(source._load_encoder())
+        try:
+            yield here, peer.connect(), encoder
+        finally:
+            encoder.go.set()
+
+
+def ask(peer, *classes):
+    """A request of the service that is not waited for."""
+    return peer.set_client.call_async(SetVocabulary.Request(classes=list(classes)))
+
+
+@fault(ENCODER, 'a text encoder that takes long, asked by the service',
+       'masks go on with the old words, other services answer; further requests are answered in their order')
+def test_frames_go_on_while_the_encoder_works(held, street):
+    here, peer, encoder = held
+    picture_, before = cv2.resize(street[0], (96, 64)), peer.get_vocabulary()
+    first, second = ask(peer, 'forklift', 'road'), ask(peer, 'sky')
+    wait_until(lambda: encoder.asked, 'the encoder to be asked')
+    for _ in range(5):
+        assert peer.mask_of(picture_)
+    assert all(result.successful for result in peer.set_parameters(here.node.get_name(), overlay_alpha=0.25))
+    assert peer.get_vocabulary() == before and not first.done() and not second.done()
+    turns, seconds = here.turns, here.cpu_seconds()
+    time.sleep(3)   # rclpy looks at callbacks that wait again and again: once a turn, and it must not turn for them
+    turns, seconds = here.turns - turns, here.cpu_seconds() - seconds
+    print(f'{turns} turns and {seconds:.2f} s of processor time in 3 s')
+    assert turns < 150 and seconds < 0.5
+    encoder.go.set()
+    wait_until(lambda: first.done() and second.done(), 'both answers')
+    answers = [future.result() for future in (first, second)]
+    assert [(answer.version - before.version, list(answer.names)) for answer in answers] == [
+        (1, ['forklift', 'road']), (2, ['sky'])], [answer.message for answer in answers]
+    assert list(peer.get_parameter(here.node.get_name(), 'vocabulary')) == ['sky']
+    assert peer.set_vocabulary(['forklift']).success and len(encoder.asked) == 1   # known from now on
+    assert peer.mask_of(picture_) and here.error is None
+
+
+@fault(ENCODER, 'the text encoder runs out of memory in its thread', 'refused with kind and text; nothing changed')
+def test_the_encoder_fails(held):
+    here, peer, encoder = held
+    before = peer.get_vocabulary()
+    encoder.error = NO_MEMORY
+    encoder.go.set()
+    answer = peer.set_vocabulary(['forklift'])
+    assert not answer.success and answer.message == f'{TOLD}; nothing was changed'
+    assert peer.get_vocabulary() == before
+    encoder.error = None
+    assert peer.set_vocabulary(['forklift']).success and here.error is None
+
+
+@fault(ENCODER, 'a clean-up while a request waits for the text encoder',
+       'the request is refused with that reason; the node can be configured and used again')
+def test_a_clean_up_while_the_encoder_works(held, street):
+    here, peer, encoder = held
+    manager, answer = Manager(peer, here.node.get_name()), ask(peer, 'forklift')
+    wait_until(lambda: encoder.asked, 'the encoder to be asked')
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert manager.change(transition)
+    wait_until(answer.done, 'the refusal')
+    assert not answer.result().success and 'the node was cleaned up' in answer.result().message
+    wait_until(lambda: not peer.set_client.service_is_ready(), 'the service to go')
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert manager.change(transition)
+    peer.connect()
+    assert peer.set_vocabulary(['sky']).success and list(peer.get_vocabulary().names) == ['sky']
+    encoder.go.set()   # of the node before: its answer goes nowhere
+    assert peer.mask_of(cv2.resize(street[0], (96, 64))) and here.error is None
+    assert list(peer.get_vocabulary().names) == ['sky']
+
+
+@fault(ENCODER, 'the node is told to end while a request waits for the text encoder',
+       'the request is refused with that reason; the process ends once the encoder does')
+def test_the_end_while_the_encoder_works(held):
+    here, peer, encoder = held
+    answer = ask(peer, 'forklift')
+    wait_until(lambda: encoder.asked, 'the encoder to be asked')
+    end = threading.Thread(target=here.end)
+    end.start()
+    wait_until(answer.done, 'the refusal')
+    assert not answer.result().success and answer.result().message == 'the node ends; nothing was changed'
+    encoder.go.set()
+    end.join(20)
+    assert not end.is_alive() and here.error is None
+
+
+@fault(ENCODER, 'a new word in a parameter',
+       'taken once it is embedded; frames wait for it, because ROS answers parameters in place')
+def test_a_new_word_in_a_parameter(held):
+    here, peer, encoder = held
+    encoder.go.set()
+    result, = peer.set_parameters(here.node.get_name(), vocabulary=['forklift', 'road'])
+    assert result.successful and list(peer.get_vocabulary().names) == ['forklift', 'road']
+    assert len(encoder.asked) == 1

@@ -159,6 +159,27 @@ def test_templates_need_one_place_for_the_name(template):
         check_template(template)
 
 
+def test_other_models_on_the_machine_are_no_reason_to_load_clip(tmp_path):
+    """A misspelt word must not cost an import of PyTorch wherever some model was downloaded once."""
+    answer = run_python('''
+import sys
+from pathlib import Path
+from lgseg_ros.vocabulary.encoder import EncoderUnavailable, find_checkpoint
+def imports(file):
+    path = Path(sys.argv[1], 'hub', file)
+    path.parent.mkdir(parents=True)
+    path.write_text('')
+    try:
+        find_checkpoint('ViTamin-S', 'datacomp1b')
+    except EncoderUnavailable as error:
+        print('torch' in sys.modules, error)
+imports('models--bert/snapshots/abc/pytorch_model.bin')
+imports('models--timm--ViTamin-S/snapshots/abc/pytorch_model.bin')''', tmp_path, HF_HOME=str(tmp_path),
+                        HOME=str(tmp_path))
+    missing = 'the CLIP weights ViTamin-S/datacomp1b are not on this machine'
+    assert answer.stdout.splitlines() == [f'False {missing}', f'True {missing}'], answer.stderr
+
+
 def test_a_node_never_waits_for_the_network(tiny, tmp_path):
     """The hub is there and never answers: the phrase is refused without asking it, and embed gives up soon."""
     with socket.create_server(('127.0.0.1', 0)) as server:

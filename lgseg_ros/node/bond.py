@@ -1,8 +1,8 @@
 """The node's end of a bond: heartbeats by which Nav2's lifecycle manager notices that this process is gone.
 
 Spoken on the message of the package `bond` alone, as Nav2's own servers do through bondcpp: topic `bond`, the node's
-name as id, no timeout on this side.  The heartbeats come from a thread of their own: a service that loads the text
-encoder holds the executor for seconds, and a manager would take the node for dead and stop the robot.
+name as id, no timeout on this side.  The heartbeats come from a thread of their own: a parameter whose words need the
+text encoder holds the executor for seconds, and a manager would take the node for dead and stop the robot.
 """
 
 import importlib

@@ -6,6 +6,7 @@ from functools import partial
 
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -16,7 +17,8 @@ from ..engines.factory import close_engine, create_engine
 from ..engines.weights import WeightsError, load_weights
 from ..vocabulary.classes import VocabularyError
 from ..vocabulary.state import VocabularyState
-from ..vocabulary.text_source import TextSource
+from ..vocabulary.text_source import EncoderNeeded, TextSource
+from .background import Background
 from .bond import Bond
 from .camera import Camera
 from .diagnostics import Diagnostics
@@ -39,7 +41,11 @@ class SegmentNode(LifecycleNode):
         self.settings = declare(self)
         self.vocabulary = None      # VocabularyState once configured
         self.cameras = []
+        self._source = None         # TextSource of the vocabulary
         self._offered = []          # services
+        self._background = Background()
+        self._one_by_one = MutuallyExclusiveCallbackGroup()   # of set_vocabulary, whose callback may wait for seconds
+        self._leaving = None        # that service when it is to go, but has a request to answer first
         self._engine = self._worker = self._bond = None
         self._inputs = []
         self._watch = None
@@ -92,8 +98,9 @@ class SegmentNode(LifecycleNode):
 
     def _load(self):
         weights = load_weights(self.settings.weights)
-        self.vocabulary = VocabularyState(TextSource(weights, warn=self.get_logger().warning), self._ids)
-        vocabulary = self.vocabulary.replace(*self._words(self.settings))
+        self._source = TextSource(weights, warn=self.get_logger().warning, at_once=False)
+        self.vocabulary = VocabularyState(self._source, self._ids)
+        vocabulary = self._encoding_first(self.vocabulary.replace, *self._words(self.settings))
         self._engine = create_engine(self.settings, weights, self._note_engine, vocabulary)
 
     def _note_engine(self, choice):
@@ -107,9 +114,9 @@ class SegmentNode(LifecycleNode):
         for name in camera_names(self.settings):
             self.cameras.append(Camera(self, name))
             self._diagnostics.watch(self.cameras[-1])
-        for kind, name, answer in ((SetVocabulary, '~/set_vocabulary', self._set_vocabulary),
-                                   (GetVocabulary, '~/get_vocabulary', self._get_vocabulary)):
-            self._offered.append(self.create_service(kind, name, answer))
+        self._offered = [self.create_service(SetVocabulary, '~/set_vocabulary', self._set_vocabulary,
+                                             callback_group=self._one_by_one),
+                         self.create_service(GetVocabulary, '~/get_vocabulary', self._get_vocabulary)]
 
     def _fail(self, reason):
         self.last_error = reason
@@ -185,6 +192,10 @@ class SegmentNode(LifecycleNode):
     def close(self):
         """End the worker, then the node; for the end of the process."""
         self._stop_segmenting()
+        if self._background.interrupt(VocabularyError('the node ends')):
+            while self._background.awaited and self.context.ok():
+                self.executor.spin_once(timeout_sec=0)   # nobody else does any more
+        self._background.close()
         self.destroy_node()
 
     def engine_summary(self):
@@ -229,27 +240,50 @@ class SegmentNode(LifecycleNode):
         for camera in self.cameras:
             self._diagnostics.forget(camera)
             camera.destroy(self)
+        waiting = self._background.interrupt(VocabularyError(
+            'the node was cleaned up or shut down before the text encoder had finished'))
         for service in self._offered:
-            self.destroy_service(service)
+            if waiting and service.srv_type is SetVocabulary:
+                self._leaving = service
+            else:
+                self.destroy_service(service)
         if not (self._worker and self._worker.runs()):   # else it uses that memory, which then goes with the process
             close_engine(self._engine)
         self.cameras, self._offered, self._engine, self._worker, self.vocabulary = [], [], None, None, None
 
     # --- services
 
-    def _set_vocabulary(self, request, response):
+    async def _set_vocabulary(self, request, response):
         began = time.perf_counter()
         try:
-            vocabulary = self.vocabulary.replace(request.classes, request.preset, request.threshold)
+            vocabulary = await self._replace_vocabulary(request.classes, request.preset, request.threshold)
         except Exception as error:   # of whatever kind: rclpy would end the node with it
             response.success, response.message = False, self._refuse('set_vocabulary', error)
-            return self._describe_vocabulary(self.vocabulary.current, response)
+            if self._leaving:   # a task runs after this callback, when rclpy has sent the answer
+                self.executor.create_task(self.destroy_service, self._leaving)
+                self._leaving = None
+            return self._describe_vocabulary(self.vocabulary.current, response) if self.vocabulary else response
         self._mirror_in_parameters(list(request.classes), request.preset, vocabulary.threshold)
         milliseconds = (time.perf_counter() - began) * 1e3
         response.success = True
         response.message = f'version {vocabulary.version}: {len(vocabulary.names)} classes from the next frame on'
         self.get_logger().info(f'{vocabulary} ({milliseconds:.1f} ms)')
         return self._describe_vocabulary(vocabulary, response)
+
+    async def _replace_vocabulary(self, *wanted):
+        try:
+            return self.vocabulary.replace(*wanted)   # at once, where the encoder is not needed
+        except EncoderNeeded as needed:
+            await self._background.run(self.executor, self._source.learn, needed.phrases)
+            return self.vocabulary.replace(*wanted)
+
+    def _encoding_first(self, action, *wanted):
+        """action(*wanted), where nothing can go on meanwhile: rclpy answers parameters and transitions in place."""
+        try:
+            return action(*wanted)
+        except EncoderNeeded as needed:
+            self._source.learn(needed.phrases)
+            return action(*wanted)
 
     def _get_vocabulary(self, request, response):
         vocabulary = self.vocabulary.current
@@ -288,7 +322,7 @@ class SegmentNode(LifecycleNode):
             proposed = self._proposed(parameters)
             check(proposed)
             if self._words_change(proposed):
-                self.vocabulary.prepare(*self._words(proposed))
+                self._encoding_first(self.vocabulary.prepare, *self._words(proposed))
             if not hasattr(self, 'add_post_set_parameters_callback'):   # Humble
                 self._apply_parameters(parameters)
         except Exception as error:   # of whatever kind: rclpy would end the node with it

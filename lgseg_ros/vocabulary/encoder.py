@@ -7,6 +7,7 @@ are used unless a download is asked for, because nothing that a node does may wa
 import hashlib
 import importlib.util
 import os
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def find_checkpoint(model, pretrained, file=None, download=False):
     """
     _check_installed()
     missing = f'the CLIP weights {model}/{pretrained} are not on this machine'
-    if not (file or download or _caches_hold_weights()):
+    if not (file or download or _caches_hold_weights(model)):
         raise EncoderUnavailable(missing)   # before the import, which would cost a node seconds and 300 MB for nothing
     open_clip = _import_open_clip(offline=not download)
     listed = open_clip.get_pretrained_cfg(model, pretrained) or {}
@@ -166,11 +167,15 @@ def _hub_files(listed):
     return repository, (name,) if name else HUB_FILES
 
 
-def _caches_hold_weights():
-    """Whether any weights that open_clip could load lie in the caches; needs no import of it."""
+def _caches_hold_weights(model):
+    """Whether weights that may be those of `model` lie in the caches; needs no import of open_clip.
+
+    On the hub they have open_clip's own file names, or the repository has the name of the model.
+    """
     home = os.environ.get('HF_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'huggingface')
     hub = Path(os.environ.get('HF_HUB_CACHE') or os.environ.get('HUGGINGFACE_HUB_CACHE') or Path(home, 'hub'))
-    return (Path.home() / '.cache' / 'clip').is_dir() or any(hub.expanduser().glob('models--*/snapshots/*/*'))
+    patterns = [f'models--*/snapshots/*/{name}' for name in HUB_FILES] + [f'models--*{escape(model)}*/snapshots/*/*']
+    return (Path.home() / '.cache' / 'clip').is_dir() or any(any(hub.expanduser().glob(p)) for p in patterns)
 
 
 def _cached(listed):

@@ -13,6 +13,14 @@ from .encoder import EncoderUnavailable, checkpoint_of_user, find_checkpoint, lo
 from .text_space import check_vectors, probe_names, space_of_weights
 
 
+class EncoderNeeded(VocabularyError):
+    """Phrases that only the text encoder can know, where it is not asked at once."""
+
+    def __init__(self, phrases):
+        super().__init__(f'{describe_unknown(phrases, [])} without the text encoder')
+        self.phrases = phrases
+
+
 class TextSource:
     """Where `VocabularyState` gets its text rows from.  Safe to use from several threads.
 
@@ -20,10 +28,13 @@ class TextSource:
     network.  `lgseg embed` is the command that downloads.
     """
 
-    def __init__(self, weights, cache_folder=None, warn=None):
-        """weights: `Weights`; cache_folder: default the user's; warn: takes a message (default: Python's logging)."""
-        self._weights = weights
-        self._lock = threading.Lock()
+    def __init__(self, weights, cache_folder=None, warn=None, at_once=True):
+        """weights: `Weights`; cache_folder: default the user's; warn: takes a message (default: Python's logging);
+        at_once: whether `rows` asks the encoder, which may take seconds, or leaves that to its caller and `learn`.
+        """
+        self._weights, self._at_once = weights, at_once
+        self._encoding = threading.Lock()   # held for seconds
+        self._caching = threading.Lock()
         self._encoder = None
         self._failed = {}        # checkpoint with its age -> why it cannot be used: not tried again at every request
         self._no_space = ''
@@ -39,18 +50,30 @@ class TextSource:
     def rows(self, phrases):
         """Text rows float32 [len(phrases), row_dim], unit length.
 
-        Raises VocabularyError naming every phrase that nothing here knows, near names, and the command that adds it.
+        Raises VocabularyError naming every phrase that nothing here knows, near names, and the command that adds it;
+        EncoderNeeded where the encoder is not asked at once.
         """
         phrases = [normalise(phrase) for phrase in phrases]
         missing = list(dict.fromkeys(phrase for phrase in phrases if phrase not in self._weights.bank))
         if not missing:
             return self._weights.bank.rows(phrases)
-        with self._lock:
-            found = self._cached_rows(missing)
-            missing = [phrase for phrase in missing if phrase not in found]
-            if missing:
-                found.update(self._embedded_rows(missing))
+        found = self._cached_rows(missing)
+        new = [phrase for phrase in missing if phrase not in found]
+        if new and not self._at_once:
+            raise EncoderNeeded(new)
+        if new:
+            found.update(self.learn(new))
         return np.stack([found[p] if p in found else self._weights.bank.rows([p])[0] for p in phrases])
+
+    def learn(self, phrases):
+        """Embed phrases that are not known yet, so that from now on they are.  Returns {phrase: text row}.
+
+        Raises VocabularyError as `rows`, and what the encoder raises (memory that runs out, say).
+        """
+        with self._encoding:
+            found = self._cached_rows(phrases)   # of another thread, meanwhile
+            missing = [phrase for phrase in phrases if phrase not in found]
+            return {**found, **self._embedded_rows(missing)} if missing else found
 
     def encoder_state(self):
         """'' where the encoder's weights are on this machine, else the reason why phrases cannot be embedded here."""
@@ -63,7 +86,8 @@ class TextSource:
         return ''
 
     def _cached_rows(self, phrases):
-        found = self.cache.find(phrases) if self.cache else {}
+        with self._caching:
+            found = self.cache.find(phrases) if self.cache else {}
         return dict(zip(found, self._weights.project(np.stack(list(found.values()))))) if found else {}
 
     def _embedded_rows(self, phrases):
@@ -72,7 +96,8 @@ class TextSource:
         except EncoderUnavailable as error:
             raise VocabularyError(self._refusal(phrases, error)) from error
         vectors = encoder.embed(phrases, [self.space.template])
-        self.cache.add(phrases, vectors, self.space.template)
+        with self._caching:
+            self.cache.add(phrases, vectors, self.space.template)
         return dict(zip(phrases, self._weights.project(vectors)))
 
     def _find_checkpoint(self):
@@ -94,7 +119,8 @@ class TextSource:
         return self._encoder
 
     def _refusal(self, phrases, reason):
-        known = list(dict.fromkeys([*self._weights.bank.names, *(self.cache.templates if self.cache else ())]))
+        with self._caching:
+            known = list(dict.fromkeys([*self._weights.bank.names, *(self.cache.templates if self.cache else ())]))
         quoted = ' '.join(_quote(phrase) for phrase in phrases)
         command = 'lgseg embed ' + (quoted if len(quoted) <= 100 else _quote(phrases[0]))
         return (f'{describe_unknown(phrases, known)}; {str(reason)[:130]}; to add: {command} where CLIP is installed '
