@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -51,10 +52,13 @@ class Fuzz:
         self.node.get_logger().set_level(rclpy.logging.LoggingSeverity.FATAL)
         if self.node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
             raise SystemExit(f'the node cannot be configured: {self.node.last_error}')
+        self.executor = SingleThreadedExecutor()   # requests may wait for the thread of a text encoder
+        self.executor.add_node(self.node)
         self.kinds = {'pictures': self.picture, 'compressed': self.compressed, 'class texts': self.class_text,
                       'requests': self.request, 'run lengths': self.run_length}
 
     def close(self):
+        self.executor.remove_node(self.node)
         self.node.close()
 
     def run(self, kind, case):
@@ -112,7 +116,9 @@ class Fuzz:
             preset=rng.choice(('', '', '', 'camvid', 'nav2', 'autoware', *ODD_TEXT)),
             threshold=rng.choice((-1.0, 0.0, 0.5, 1.0, 1.5, float('nan'), float('inf'), -float('inf'))))
         before = self.node.vocabulary.current
-        answer = self.node._set_vocabulary(request, SetVocabulary.Response())
+        task = self.executor.create_task(self.node._set_vocabulary, request, SetVocabulary.Response())
+        self.executor.spin_until_future_complete(task, SLOW_S)
+        answer = task.result()
         now = self.node._get_vocabulary(GetVocabulary.Request(), GetVocabulary.Response())
         assert 10 < len(answer.message) < 1500, answer.message
         assert (list(answer.names), list(answer.ids), answer.version) == (list(now.names), list(now.ids), now.version)
