@@ -38,7 +38,9 @@ class Deployed(nn.Module):
 def export_onnx(model, path, every_cell=False, size=(360, 480), metadata=None):
     """Write `model` to `path` atomically, with dynamic batch, size and rows.
 
-    metadata: plain strings stored in the file (the engine checks `weights_sha256`).
+    size: of the example, whose maps must have odd heights at strides 8 and 16: by them the export decides for all sizes
+    whether this backbone rounds down (`double`); metadata: plain strings stored in the file (the engine checks
+    `weights_sha256`).
     """
     # eval() on the wrapper too: the exporter afterwards restores the mode it found there.
     deployed = Deployed(model.float().cpu(), every_cell).eval()
