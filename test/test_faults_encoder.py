@@ -49,6 +49,13 @@ def peer(here):
         yield peer.connect()
 
 
+@pytest.fixture
+def before(peer):
+    """The words in force, which a request that fails must leave."""
+    assert peer.set_vocabulary(['road', 'sky']).success
+    return peer.get_vocabulary()
+
+
 def assert_unchanged(here, peer, before):
     """Words and parameters are those of `before`, and frames and words go on."""
     assert peer.get_vocabulary() == before
@@ -69,9 +76,7 @@ def assert_unchanged(here, peer, before):
      'refused with kind and text; nothing changed; the node lives',
      KeyError('text.positional_embedding'), "KeyError: 'text.positional_embedding'"),
 ])
-def test_embedding_fails_in_the_service(here, peer, error, told):
-    assert peer.set_vocabulary(['road', 'sky']).success
-    before = peer.get_vocabulary()
+def test_embedding_fails_in_the_service(here, peer, before, error, told):
     here.source.fail(1, error)
     answer = peer.set_vocabulary(['car'])
     assert not answer.success and answer.message == f'{told}; nothing was changed'
@@ -81,9 +86,7 @@ def test_embedding_fails_in_the_service(here, peer, error, told):
 
 @fault(ENCODER, 'embedding runs out of memory, asked by a parameter',
        'refused with kind and text; nothing changed; the node lives')
-def test_embedding_fails_in_a_parameter(here, peer):
-    assert peer.set_vocabulary(['road', 'sky']).success
-    before = peer.get_vocabulary()
+def test_embedding_fails_in_a_parameter(here, peer, before):
     here.source.fail(1, NO_MEMORY)
     result, = peer.set_parameters('/embedding', vocabulary=['car'])
     assert not result.successful and result.reason == f'{TOLD}; nothing was changed'
@@ -92,9 +95,7 @@ def test_embedding_fails_in_a_parameter(here, peer):
 
 @fault(ENCODER, 'embedding runs out of memory after a parameter has passed its check',
        'said in the log; parameters and words are as before; the node lives')
-def test_embedding_fails_after_the_check(here, peer):
-    assert peer.set_vocabulary(['road', 'sky']).success
-    before = peer.get_vocabulary()
+def test_embedding_fails_after_the_check(here, peer, before):
     here.source.fail(2, NO_MEMORY)
     peer.set_parameters('/embedding', vocabulary=['car'])   # rclpy has set it, so this cannot be answered with no
     assert_unchanged(here, peer, before)

@@ -1,7 +1,8 @@
 """Time the engines on this machine: from a camera's frame to its mask, for every combination of what is given.
 
-All take turns, each on the same frame twice of which the second counts, so that a busy machine slows all alike: read the speeds, which are relative to the
-first row.  cpu ms is processor time of all cores.  What cannot run here is listed with the reason.
+All take turns, each on the same frame twice of which the second counts, so that a busy machine slows all alike: read
+the speeds, which are relative to the first row.  cpu ms is processor time of all cores.  What cannot run here is listed
+with the reason.
 
 Examples:
   lgseg bench

@@ -12,7 +12,8 @@ import numpy as np
 from ..whole_file import whole_file
 from .gpu import EngineError
 
-FORMAT = 2   # of the file; counted up when what is written below, or what the network computes of the same weights, changes
+# Of the file; counted up when what is written below, or what the network computes of the same weights, changes.
+FORMAT = 2
 # Sums over many numbers and powers of them leave fp16's range or its three digits; a Cast says its type itself.
 FULL = {'Softmax', 'LayerNormalization', 'ReduceMean', 'ReduceSum', 'ReduceL2', 'Pow', 'Exp', 'Reciprocal', 'Sqrt',
         'Cast', 'ConstantOfShape', 'Range'}
