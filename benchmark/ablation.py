@@ -5,8 +5,9 @@ same.  Ours without bridges still has what the baselines have not, its CNN block
 what the bridges are worth is its distance to ours with them.
 
 Entries that are finished are not run again and one that was stopped goes on, so the command can be interrupted and
-repeated for days; after a change of the code give another --name.  The table is written after each entry.  Figures are
-those of the last epoch: nothing is chosen on the validation split.
+repeated for days, and on another machine: what NAME.json in the results tells of the same settings is taken as it is.
+After a change of the code give another --name.  The table is written after each entry.  Figures are those of the last
+epoch: nothing is chosen on the validation split.
 
     python benchmark/ablation.py --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz
     python benchmark/ablation.py --data DIR --bank NPZ --epochs 100 --crop 352x480 --batch 16
@@ -91,16 +92,25 @@ def main(argv=None):
     # Seed by seed: after the first round there is a whole table, if with one seed.
     entries = [Entry(head, seed, folder / f'{head}-seed{seed}')
                for seed in range(arguments.seeds) for head in arguments.heads]
+    results = Results(Path(arguments.results) / f'{arguments.name}.json', settings_of(arguments, rest))
     for number, entry in enumerate(entries, 1):
         print(f'[{number}/{len(entries)}] {HEADS[entry.head][0]}, seed {entry.seed}: ', end='', flush=True)
-        command = train_command(arguments, rest, entry)
-        call(training, command, command)
-        if arguments.names:
-            rename(arguments, entry)
-        write(arguments, rest, tabulate(entries[:number], arguments), {})
-        print(f'mIoU {figures_of(entry.folder, ())["miou"]:.2f}', flush=True)
-    write(arguments, rest, tabulate(entries, arguments), costs(arguments, entries) if arguments.rounds else {})
-    print((Path(arguments.results) / f'{arguments.name}.md').read_text())
+        if entry.folder.exists() or (entry.head, entry.seed) not in results.figures:
+            results.add(entry, train_and_measure(arguments, rest, entry))
+        print(f'mIoU {results.figures[entry.head, entry.seed]["miou"]:.2f}', flush=True)
+    if arguments.rounds and all(entry.folder.exists() for entry in entries if entry.seed == 0):
+        results.costs = costs(arguments, entries)
+        results.write()
+    print(results.path.with_suffix('.md').read_text())
+
+
+def train_and_measure(arguments, rest, entry):
+    """The figures of an entry, trained as far as it is not yet."""
+    command = train_command(arguments, rest, entry)
+    call(training, command, command)
+    if arguments.names:
+        rename(arguments, entry)
+    return figures_of(entry.folder, [name.strip() for name in arguments.unseen.split(',') if name.strip()])
 
 
 def train_command(arguments, rest, entry):
@@ -130,18 +140,54 @@ def rename(arguments, entry):
                           '--device', arguments.device, '--names', arguments.names, '--json', str(path)])
 
 
-def tabulate(entries, arguments):
-    """A dict per head: its figures by seed, their mean and spread (sample standard deviation)."""
-    unseen = [name.strip() for name in arguments.unseen.split(',') if name.strip()]
+def settings_of(arguments, rest):
+    """What all rows of a table share."""
+    return {'data': read_description(arguments.data).name, 'epochs': arguments.epochs, 'crop': arguments.crop,
+            'device': own_device(arguments.device).type, 'unseen': arguments.unseen, 'names': arguments.names,
+            'more': portable(' '.join(rest))}
+
+
+class Results:
+    """The figures of finished entries, in NAME.json with everything and in NAME.md for people."""
+
+    def __init__(self, path, settings):
+        """Begin with what the file at `path` tells of the same settings."""
+        self.path, self.settings, self.figures, self.costs = path, settings, {}, {}
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        if stored.get('settings') == settings:
+            self.figures = {(entry['head'], entry['seed']): entry['figures'] for entry in stored['entries']}
+            self.costs = stored['costs']
+
+    def add(self, entry, figures):
+        """Put the figures of an entry into the files."""
+        self.figures[entry.head, entry.seed] = figures
+        self.write()
+
+    def write(self):
+        """Both files, the rows in the order of `HEADS`."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        table = tabulate(self.figures, self.costs)
+        entries = [{'head': head, 'seed': seed, 'figures': figures}
+                   for (head, seed), figures in sorted(self.figures.items(), key=lambda item: item[0][::-1])]
+        self.path.write_text(json.dumps({'settings': self.settings, 'machine': platform.machine(),
+                                         'versions': versions(), 'rows': table, 'costs': self.costs,
+                                         'entries': entries}, indent=2) + '\n')
+        self.path.with_suffix('.md').write_text(markdown(self.settings, table))
+
+
+def tabulate(figures, costs):
+    """A dict per head: its figures by seed, their mean and spread (sample standard deviation), and its cost.
+
+    figures: {(head, seed): as `figures_of`}; costs: {head: as `costs`}.
+    """
     table = []
-    for head in dict.fromkeys(entry.head for entry in entries):
-        figures = [figures_of(entry.folder, unseen) for entry in entries if entry.head == head]
-        row = {'head': head, 'title': HEADS[head][0], 'seeds': len(figures)}
-        for key in figures[0]:
-            if key != 'iou':
-                row[key] = spread([f[key] for f in figures])
-        row['iou'] = {name: round(statistics.mean(f['iou'][name] for f in figures), 2) for name in figures[0]['iou']}
-        table.append(row)
+    for head in HEADS:
+        own = [found for (name, _), found in sorted(figures.items()) if name == head]
+        if own:
+            row = {'head': head, 'title': HEADS[head][0], 'seeds': len(own)}
+            row |= {key: spread([f[key] for f in own]) for key in own[0] if key != 'iou'}
+            row['iou'] = {name: round(statistics.mean(f['iou'][name] for f in own), 2) for name in own[0]['iou']}
+            table.append({**row, **costs.get(head, {})})
     return table
 
 
@@ -188,26 +234,13 @@ def costs(arguments, entries):
     return found
 
 
-def write(arguments, rest, table, cost):
-    """NAME.json with everything, NAME.md for people."""
-    results = Path(arguments.results)
-    results.mkdir(parents=True, exist_ok=True)
-    table = [{**row, **cost.get(row['head'], {})} for row in table]
-    settings = {'data': read_description(arguments.data).name, 'epochs': arguments.epochs, 'crop': arguments.crop,
-                'device': own_device(arguments.device).type, 'unseen': arguments.unseen, 'names': arguments.names,
-                'more': portable(' '.join(rest)),
-                'machine': platform.machine(), 'versions': versions()}
-    (results / f'{arguments.name}.json').write_text(json.dumps({'settings': settings, 'rows': table}, indent=2) + '\n')
-    (results / f'{arguments.name}.md').write_text(markdown(settings, table))
-
-
 COLUMNS = (('mIoU', 'miou'), ('seen', 'seen'), ('unseen', 'unseen'), ('harmonic', 'harmonic'), ('renamed', 'renamed'))
 
 
 def markdown(settings, table):
     """The table with the settings that all its rows share."""
     columns = [(title, key) for title, key in COLUMNS if key in table[0]]
-    timed = 'cpu_ms' in table[0]
+    timed = all('cpu_ms' in row for row in table)
     header = ['head', *(title for title, _ in columns), *(['M parameters', 'GMACs', 'CPU ms'] if timed else []),
               'seeds']
     lines = [' | '.join(header), ' | '.join('---' for _ in header)]
