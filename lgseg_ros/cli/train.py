@@ -103,9 +103,12 @@ def crop(text):
 
 def run(arguments, argv=None):
     """Train, then print what the run has come to.  argv: what follows "lgseg", where it is not this process's."""
+    from ..training.allocator import keep_freed_memory
     from ..training.parallel import own_device, process_group, rank_and_world
     from ..training.train import train
     device = own_device(arguments.device)
+    if device.type == 'cpu':
+        keep_freed_memory()
     first = rank_and_world()[0] == 0
     start = time.monotonic()
     with process_group(device):
