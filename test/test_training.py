@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from lgseg_ros.training.augment import augment
 from lgseg_ros.training.checkpoint import CheckpointError, load_checkpoint
 from lgseg_ros.training.dataset import DatasetError, hide_classes, load_dataset
-from lgseg_ros.training.losses import (balanced_weights, class_logits, sample_grid, segmentation_loss, soft_jaccard,
-                                       weighted_cross_entropy)
+from lgseg_ros.training.losses import (balanced_weights, class_logits, cross_entropy_of_others, sample_grid,
+                                       segmentation_loss, soft_jaccard, weighted_cross_entropy)
 from lgseg_ros.training.runs import load_run, read_log
 from lgseg_ros.training.train import TrainConfig, Trainer, learning_rate_factor, train
 from lgseg_ros.training.words import WordSampler, evaluation_wording
@@ -264,6 +264,29 @@ def test_a_batch_without_labels_teaches_nothing_and_breaks_nothing(street_data, 
     loss.backward()
     assert parts['cross_entropy'] == 0
     assert all(p.grad.abs().max() == 0 for p in trainer.model.parameters())
+
+
+def test_unlabelled_pixels_are_of_none_of_the_classes_by_hand():
+    """Two classes and two absent names; of the three pixels the first is labelled."""
+    chance = torch.tensor([[0.7, 0.5, 0.1], [0.1, 0.2, 0.1], [0.1, 0.2, 0.3], [0.1, 0.1, 0.5]])
+    logits, labels = chance.log()[None, :, None], torch.tensor([[[0, 255, 255]]])
+    wanted = -(np.log(0.3) + np.log(0.8)) / 2
+    assert cross_entropy_of_others(logits, labels, 2).item() == pytest.approx(wanted, abs=1e-5)
+    assert cross_entropy_of_others(logits, labels, 4) == 0, 'no absent names'
+    assert cross_entropy_of_others(logits, torch.zeros(1, 1, 3), 2) == 0, 'every pixel is labelled'
+
+
+@pytest.mark.parametrize('others', [0.0, 0.5])
+def test_unlabelled_pixels_teach_what_is_asked(street_data, bank, others):
+    """With --others their pixels reach the network, else nothing does."""
+    trainer = trainer_of(street_data, bank)
+    rows = trainer.model.project_text(F.normalize(torch.randn(13, TEXT_DIM), dim=1))
+    output = trainer.model.train()(torch.randn(2, 3, 64, 96), rows)
+    void = torch.full((2, 64, 96), 255, dtype=torch.uint8)
+    loss, parts = segmentation_loss(output, void, torch.arange(13), torch.ones(11), (0, 0), others)
+    loss.backward()
+    assert ('others' in parts) == bool(others)
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.model.parameters()) == bool(others)
 
 
 def test_class_weights_favour_the_rare_and_keep_the_scale():

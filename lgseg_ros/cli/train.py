@@ -65,6 +65,10 @@ def _add_recipe(group):
     group.add_argument('--warmup', type=int, default=default.warmup, help='steps (default: %(default)s)')
     group.add_argument('--distractors', type=int, default=default.max_distractors, metavar='N',
                        help='most absent names a step (default: %(default)s)')
+    group.add_argument('--others', type=float, default=default.others, metavar='W',
+                       help='weight by which pixels that nobody labelled are taught to be of none of the classes, where '
+                            'absent names stand for the rest of the world; 0: they teach nothing (default: '
+                            '%(default)s)')
     group.add_argument('--word-augmentation', action=argparse.BooleanOptionalAction, default=True,
                        help='other words and absent names in training (default: on)')
     group.add_argument('--evaluate-every', type=int, default=default.evaluate_every, metavar='N',
@@ -163,7 +167,7 @@ def recipe(arguments, text_dim):
         epochs=arguments.epochs, batch=arguments.batch, height=height, width=width, learning_rate=arguments.lr,
         warmup=arguments.warmup, balance=arguments.balance, ema=arguments.ema,
         max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
-        evaluate_every=arguments.evaluate_every, seed=arguments.seed,
+        evaluate_every=arguments.evaluate_every, seed=arguments.seed, others=arguments.others,
         smallest=arguments.scales[0], largest=arguments.scales[1],
         pretrained=None if arguments.pretrained == 'none' or arguments.init else arguments.pretrained,
         head='ours' if arguments.init else arguments.head, init=Path(arguments.init).stem if arguments.init else '',

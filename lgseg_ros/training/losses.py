@@ -65,11 +65,21 @@ def soft_jaccard(logits, labels, classes):
     return 1 - (both / either.clamp(min=1) * present).sum() / present.sum().clamp(min=1)
 
 
-def segmentation_loss(output, labels, row_class, weights, phase):
+def cross_entropy_of_others(logits, labels, classes):
+    """Mean over the unlabelled pixels of -log of the share of the absent names, rows `classes` and on; 0 where there
+    are no such pixels or names.  Of which absent name a pixel is does not matter: it is of none of the classes."""
+    if logits.shape[1] == classes:
+        return logits.new_zeros(())
+    absent = logits[:, classes:].logsumexp(dim=1) - logits.logsumexp(dim=1)
+    void = (labels == VOID).to(absent)
+    return -(absent * void).sum() / void.sum().clamp(min=1)
+
+
+def segmentation_loss(output, labels, row_class, weights, phase, others=0.0):
     """Cross entropy at tau + 0.5 soft Jaccard + 0.4 auxiliary cross entropy on the score map.
 
     output: Segmentation; labels: [B, H, W]; row_class: [K] on the CPU; weights: [classes];
-    phase: see `sample_grid`; the auxiliary weight is DenseCLIP's.
+    phase: see `sample_grid`; the auxiliary weight is DenseCLIP's; others: weight of `cross_entropy_of_others`.
     Returns a scalar and a dict of its parts, without gradient.
     """
     classes = len(weights)
@@ -78,7 +88,12 @@ def segmentation_loss(output, labels, row_class, weights, phase):
     weight = torch.cat([weights, absent])  # no pixel is labelled with a distractor; the length must fit
     cross = weighted_cross_entropy(logits, target.long(), weight)
     jaccard = soft_jaccard(logits, target.long(), classes)
-    score, target = sample_grid(class_logits(output.auxiliary, row_class), labels, phase, step=8)
-    auxiliary = weighted_cross_entropy(score, target.long(), weight)
+    score, coarse = sample_grid(class_logits(output.auxiliary, row_class), labels, phase, step=8)
+    auxiliary = weighted_cross_entropy(score, coarse.long(), weight)
     parts = {'cross_entropy': cross.detach(), 'jaccard': jaccard.detach(), 'auxiliary': auxiliary.detach()}
-    return cross + 0.5 * jaccard + 0.4 * auxiliary, parts
+    total = cross + 0.5 * jaccard + 0.4 * auxiliary
+    if others:
+        unlabelled = cross_entropy_of_others(logits, target, classes)
+        parts['others'] = unlabelled.detach()
+        total = total + others * unlabelled
+    return total, parts

@@ -51,6 +51,7 @@ class TrainConfig:
     balance: float = 0.5            # class weights are frequency ** -balance; 0: every pixel alike
     smallest: float = 0.6           # pictures are scaled at random by this
     largest: float = 1.9            # to this
+    others: float = 0.0             # weight of the loss by which unlabelled pixels are of none of the classes; 0: none
     init: str = ''                  # name of the trained weights that the run began with
 
 
@@ -146,7 +147,8 @@ class Trainer:
             for tensor in (batch.images, batch.labels, torch.from_numpy(batch.wording.vectors)))
         output = self.step(to_input(images).contiguous(memory_format=torch.channels_last), embeddings)
         row_class = torch.from_numpy(batch.wording.row_class)
-        loss, parts = segmentation_loss(output, labels, row_class, self.weights[batch.which], batch.phase)
+        loss, parts = segmentation_loss(output, labels, row_class, self.weights[batch.which], batch.phase,
+                                        self.config.others)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -215,6 +217,8 @@ def check_recipe(config):
             raise ValueError(f'{name.replace("_", " ")} is {getattr(config, name)}; give more than 0')
     if not 0.1 <= config.smallest <= config.largest <= 10:
         raise ValueError(f'scales {config.smallest} to {config.largest}: give a smaller and a larger one of 0.1 to 10')
+    if not config.others >= 0:
+        raise ValueError(f'others is {config.others}; give 0 or more')
     if config.seed < 0:
         raise ValueError(f'seed is {config.seed}; give 0 or more')
 
