@@ -1,9 +1,10 @@
 """A camera's subscriptions: raw or compressed pictures, and camera info."""
 
-from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from .timers import create_steady_timer
 
 NAMES_S = 1.0   # after its QoS, the name of a publisher's node comes to be known
 RELIABILITY = {'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': ReliabilityPolicy.RELIABLE}
@@ -54,8 +55,8 @@ class Inputs:
     def _on_incompatible(self, event):
         """Name the publisher and the policy, once the name is known: without this, a mismatch shows as silence."""
         if self._explanation is None:
-            self._explanation = self._node.create_timer(
-                NAMES_S, lambda: self._explain(event.last_policy_kind), clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self._explanation = create_steady_timer(self._node, NAMES_S,
+                                                    lambda: self._explain(event.last_policy_kind))
 
     def _forget_explanation(self):
         if self._explanation is not None:

@@ -6,7 +6,7 @@ alive at once leave holes for ever, so a node that runs for days would creep up 
 
 import ctypes
 
-from rclpy.clock import Clock, ClockType
+from .timers import create_steady_timer
 
 PERIOD_S = 10.0
 
@@ -15,4 +15,4 @@ def keep_trimmed(node):
     """Give holes back to the system every `PERIOD_S`; does nothing where the C library cannot (musl)."""
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim:
-        node.create_timer(PERIOD_S, lambda: trim(0), clock=Clock(clock_type=ClockType.STEADY_TIME))
+        create_steady_timer(node, PERIOD_S, lambda: trim(0))

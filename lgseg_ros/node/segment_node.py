@@ -7,7 +7,6 @@ from functools import partial
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -25,6 +24,7 @@ from .diagnostics import Diagnostics
 from .inputs import Inputs
 from .memory import keep_trimmed
 from .settings import Settings, camera_names, check, declare
+from .timers import create_steady_timer
 from .worker import Worker
 
 NAMES = {entry.name for entry in fields(Settings)}
@@ -146,9 +146,7 @@ class SegmentNode(LifecycleNode):
         self._worker = Worker(self._engine, self.vocabulary, lambda: self.settings, self.get_logger())
         self._inputs = [Inputs(self, camera, self.settings, self._worker.offer) for camera in self.cameras]
         if self.settings.lazy_subscription:
-            # Steady: listeners come whether or not a simulated clock runs.
-            self._watch = self.create_timer(WATCH_S, self._follow_listeners,
-                                            clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self._watch = create_steady_timer(self, WATCH_S, self._follow_listeners)
         else:
             for inputs in self._inputs:
                 inputs.subscribe()

@@ -4,7 +4,8 @@ import importlib
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
-from rclpy.clock import Clock, ClockType
+
+from .timers import create_steady_timer
 
 TOPIC = '/diagnostics'
 PERIOD, USE_FQN = 'diagnostic_updater.period', 'diagnostic_updater.use_fqn'   # the package's own parameters
@@ -24,9 +25,8 @@ def create_updater(node, hardware_id):
     updater.addedTaskCallback = lambda task: None   # it would publish a status without any of its values
     if updater.timer:
         node.destroy_timer(updater.timer)
-    # Steady: the package's own timer stands still where use_sim_time is set and no clock runs.
-    updater.timer = node.create_timer(min(max(updater.period, SHORTEST_S), LONGEST_S), updater.update,
-                                      clock=Clock(clock_type=ClockType.STEADY_TIME))
+    # The package's own timer stands still where use_sim_time is set and no clock runs.
+    updater.timer = create_steady_timer(node, min(max(updater.period, SHORTEST_S), LONGEST_S), updater.update)
     return updater
 
 
