@@ -13,6 +13,7 @@ from tiny import SMALL, one_thread, write_bank, write_dataset  # noqa: F401
 sys.path.insert(0, str(Path(__file__).parents[1] / 'benchmark'))
 
 import ablation  # noqa: E402
+import bridges  # noqa: E402
 import head_cost  # noqa: E402
 
 from lgseg_ros.model.baselines import create_model  # noqa: E402
@@ -104,3 +105,36 @@ def test_the_whole_command(tmp_path, capsys):
     ablation.main([*command, '--heads', 'lseg', '--seeds', '1', '--rounds', '0', '--lr', '1e-4'])
     again = json.loads((tmp_path / 'results/ablation.json').read_text())
     assert [row['head'] for row in again['rows']] == ['lseg'] and again['rows'][0]['seeds'] == 1
+
+
+def test_silenced_bridges_carry_nothing():
+    """With every bridge silenced, words reach the mask by their own rows alone."""
+    torch.manual_seed(0)
+    model = create_model('ours', SMALL).eval()
+    model.gamma.data.fill_(0.1)
+    images, rows, seen = torch.randn(1, 3, 64, 96), model.project_text(torch.randn(4, SMALL.text_dim)), {}
+    for block in model.fusion:
+        block.cnn.register_forward_hook(lambda module, inputs, image: seen.setdefault('image', []).append(image))
+        block.register_forward_hook(lambda module, inputs, both: seen.setdefault('both', []).append(both))
+
+    def run(change):
+        seen.clear()
+        bridges.CHANGES[change](model)
+        with torch.no_grad():
+            return model(images, rows).logits
+
+    before = run('as trained')
+    assert not torch.equal(run('image to text silent'), before)
+    tokens = [both[1] for both in seen['both']]
+    model.fusion[0].cnn.reduce[0].weight.data.neg_()   # another picture's features, as far as the tokens can tell
+    run('as trained')
+    assert torch.equal(tokens[-1], seen['both'][-1][1]), 'tokens hear nothing of the picture'
+    run('text to image even')
+    image, (read, _) = seen['image'][0], seen['both'][0]
+    added = (read - image).flatten(2)
+    torch.testing.assert_close(added, added[..., :1].expand_as(added), msg='the same at every place')
+    run('text to image silent')
+    assert all(torch.equal(image, both[0]) for image, both in zip(seen['image'], seen['both']))
+    silent = run('class rows not refined (gamma 0)')
+    model.gamma.data.fill_(0.5)
+    assert not torch.equal(run('as trained'), silent)
