@@ -22,6 +22,7 @@ from lgseg_ros.cli.bench import make_engines, names, size, subject
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.engines.cpu import machine, usable_cores
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame, network_size, to_network
+from lgseg_ros.engines.onnxruntime import session_options
 from lgseg_ros.engines.timing import rows_of, table, time_in_turn
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.sim.street import StreetCamera
@@ -78,10 +79,7 @@ def other(name, threads, size):
         warnings.simplefilter('ignore')
         path = str(Path(folder) / 'other.onnx')
         torch.onnx.export(Labels().eval(), (torch.zeros(1, 3, *rounded),), path, input_names=['images'], dynamo=False)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+        session = onnxruntime.InferenceSession(path, session_options(threads), providers=['CPUExecutionProvider'])
 
     def run(bgr):
         small = to_network(Frame(bgr, 'bgr'), rounded).astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1

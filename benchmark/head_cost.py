@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lgseg_ros.engines.export import export_onnx
 from lgseg_ros.engines.cpu import usable_cores
+from lgseg_ros.engines.export import export_onnx
+from lgseg_ros.engines.onnxruntime import session_options
 
 
 def count_parameters(model):
@@ -57,9 +58,8 @@ def _session(model, embeddings, picture, path):
     """A function that segments the picture once."""
     import onnxruntime
     export_onnx(model.eval(), path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
-    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    session = onnxruntime.InferenceSession(str(path), session_options(usable_cores()),
+                                           providers=['CPUExecutionProvider'])
     with torch.no_grad():
         rows = model.project_text(embeddings).numpy()
     feeds = {'frames': picture[None], 'rows': rows, 'row_ids': np.arange(len(rows)),

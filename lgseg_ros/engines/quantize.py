@@ -20,7 +20,7 @@ from ..vocabulary.state import Vocabulary, VocabularyState
 from ..whole_file import whole_file
 from .cpu import usable_cores
 from .frames import network_size, to_network
-from .onnxruntime import OnnxRuntimeEngine
+from .onnxruntime import OnnxRuntimeEngine, session_options
 
 TYPES = ('Conv', 'Clip', 'Relu')
 OF_WORDS = '/fusion'   # in the name of every node that mixes words and picture
@@ -139,6 +139,4 @@ def _no_advice():
 
 
 def _session(path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = usable_cores(), 3
-    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    return onnxruntime.InferenceSession(str(path), session_options(usable_cores()), providers=['CPUExecutionProvider'])
