@@ -6,6 +6,7 @@ import time
 import pytest
 
 from lgseg_ros.cli.main import main
+from lgseg_ros.engines import cpu
 from lgseg_ros.engines.timing import Times, rows_of, time_in_turn
 
 SMALL = ['--threads', '1', '--network-pixels', '9216', '--rounds', '2', '--warm-up', '1', '--sizes', '96x96']
@@ -23,6 +24,15 @@ def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
     assert result['rounds'] == 2 and result['warm_up'] == 1 and result['threads'] == 1 and 'cores' in result['machine']
     shown = capsys.readouterr().out
     assert 'not available: onnxruntime fp16' in shown and 'onnxruntime fp32, 128x96, 20 words' in shown
+
+
+
+@pytest.mark.parametrize('flags, told', [({'avx2', 'avx512f', 'avx512_vnni'}, 'Zen, AVX-512 VNNI, '),
+                                         ({'avx2', 'fma'}, 'Zen, AVX2, '), ({'asimddp'}, 'Zen, ASIMD'),
+                                         (set(), 'Zen, ')])
+def test_a_machine_is_described_by_what_decides_its_speed(monkeypatch, flags, told):
+    monkeypatch.setattr(cpu, 'cpu_info', lambda: ('Zen', flags))
+    assert told in cpu.machine() and cpu.machine().endswith('cores')
 
 
 def test_nothing_that_runs_is_an_error(capsys):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 # Names in /proc/cpuinfo.  Without 8-bit dot products, products are added up in 16 bits and saturate.
 INT8_DOT = {'avx512_vnni', 'avx_vnni', 'amx_int8', 'asimddp', 'i8mm'}
+# The same names again, the best first, as people know what decides a network's speed.
+VECTORS = {'amx_int8': 'AMX', 'avx512_vnni': 'AVX-512 VNNI', 'avx512f': 'AVX-512', 'avx_vnni': 'AVX-VNNI',
+           'avx2': 'AVX2', 'i8mm': 'I8MM', 'asimddp': 'ASIMD dot products'}
 HALF = {'avx512_bf16', 'amx_bf16', 'asimdhp'}   # bfloat16 on x86-64, fp16 on arm64
 
 
@@ -27,9 +30,10 @@ def cpu_info():
 
 
 def machine():
-    """'x86_64, AMD EPYC, 2 cores', for tables and logs."""
-    name, _ = cpu_info()
-    return ', '.join(filter(None, (platform.machine(), name, f'{usable_cores()} cores')))
+    """'x86_64, AMD EPYC, AVX2, 2 cores', for tables and logs."""
+    name, flags = cpu_info()
+    vectors = next((title for flag, title in VECTORS.items() if flag in flags), '')
+    return ', '.join(filter(None, (platform.machine(), name, vectors, f'{usable_cores()} cores')))
 
 
 def has_int8_dot():
