@@ -26,7 +26,6 @@ def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
     assert 'not available: onnxruntime fp16' in shown and 'onnxruntime fp32, 128x96, 20 words' in shown
 
 
-
 @pytest.mark.parametrize('flags, told', [({'avx2', 'avx512f', 'avx512_vnni'}, 'Zen, AVX-512 VNNI, '),
                                          ({'avx2', 'fma'}, 'Zen, AVX2, '), ({'asimddp'}, 'Zen, ASIMD'),
                                          (set(), 'Zen, ')])

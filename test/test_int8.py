@@ -10,7 +10,7 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.cli.quantize import search
-from lgseg_ros.engines import cpu
+from lgseg_ros.engines import cpu, quantize
 from lgseg_ros.engines.frames import Frame
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
@@ -49,6 +49,14 @@ def test_only_the_picture_is_quantised(quantized):
     assert not [node.name for node in graph.node if '/fusion' in node.name and rounded & set(node.input[1:2])
                 and node.op_type in ('Conv', 'MatMul', 'Gemm')]
     assert int8_path(quantized).stat().st_size < 0.6 * quantized.onnx_path.stat().st_size
+
+
+def test_a_candidate_is_judged_as_by_a_cpu_with_dot_products(quantized, street, monkeypatch):
+    """Where 8-bit products saturate, the rounding is judged and not the saturation."""
+    monkeypatch.setattr(quantize, 'has_int8_dot', lambda: False)
+    frames = [Frame(np.roll(street[0], 90 * n, axis=1), 'bgr') for n in range(2)]
+    with quantize.Quantizer(quantized, frames, frames) as quantizer:
+        assert quantizer.agreement(int8_path(quantized)) > 0.98
 
 
 @needs_dot

@@ -26,7 +26,7 @@ class Cells(NamedTuple):
 
     corners: torch.Tensor   # [4, N] flat positions in B*h*w: top left, top right, bottom left, bottom right
     pixels: torch.Tensor    # [16, N] flat positions in the picture, B*4h*4w
-    scores: torch.Tensor    # [16, N] flat positions of the pixels' first scores in B*64*h*w
+    quarters: torch.Tensor  # [4, N] flat places of the scores of the pixels nearest to each corner, in B*h*w*4
 
 
 def find_cells(chosen, shape):
@@ -37,20 +37,28 @@ def find_cells(chosen, shape):
     height, width = shape
     places = height * width
     picture, y, x = chosen[0], chosen[1], chosen[2]
-    # Clamped pixels of border cells fall on neighbours with the same answer, since the corners repeat too.
-    above, below = (y - 1).clamp(min=0) * width, y.clamp(max=height - 1) * width
-    left, right = (x - 1).clamp(min=0), x.clamp(max=width - 1)
-    corners = torch.stack([above + left, above + right, below + left, below + right])
-    step = torch.arange(SCALE, device=chosen.device)[:, None] - SCALE // 2
-    down, along = (y * SCALE + step).clamp(0, height * SCALE - 1), (x * SCALE + step).clamp(0, width * SCALE - 1)
-    pixels = _grid(down * (width * SCALE), along)
-    scores = _grid(down % SCALE * (SCALE * places) + down // SCALE * width, along % SCALE * places + along // SCALE)
-    return Cells(corners + picture * places, pixels + picture * (16 * places), scores + picture * (64 * places))
+    (above, below), (upper, lower), down = _along(y, height)
+    (left, right), (hither, thither), across = _along(x, width)
+    corners = picture * places + torch.stack([above * width + left, above * width + right,
+                                              below * width + left, below * width + right])
+    quarters = torch.stack([2 * upper + hither, 2 * upper + thither, 2 * lower + hither, 2 * lower + thither])
+    pixels = (down[:, None] * (width * SCALE) + across).flatten(0, 1) + picture * (16 * places)
+    return Cells(corners, pixels, 4 * corners + quarters)
 
 
-def _grid(down, along):
-    """[4, N] and [4, N] -> their sums [16, N], row by row."""
-    return (down[:, None] + along).flatten(0, 1)
+def _along(cell, count):
+    """Along one side: the positions before and behind a cell, which halves of their blocks lie in it, its four pixels.
+
+    Beyond the border there is neither position nor pixel.  The position on this side then stands for both, and its
+    half that is in the picture for both halves: two pixels are worked out twice, alike.
+    """
+    first, last = cell == 0, cell == count
+    before, behind = (cell - 1).clamp(min=0), cell.clamp(max=count - 1)
+    halves = 1 - first.to(cell.dtype), last.to(cell.dtype)
+    half = SCALE // 2
+    step = torch.arange(half, device=cell.device)[:, None]
+    pixels = torch.cat([place * SCALE + which * half + step for place, which in zip((before, behind), halves)])
+    return (before, behind), halves, pixels
 
 
 def mixed_cells(ids):
@@ -64,16 +72,16 @@ def mixed_cells(ids):
 def winners(logits, row_ids):
     """Best row, its class id and its class's probability at every position.
 
-    logits: [B, K, P]; row_ids: [K].  Returns row [B, P], id [B, P], probability [B, P];
-    rows of one class add up.
+    logits: fp32 [B, K, P], cosine / tau, so never beyond 1 / 0.07 and far from where their exponentials overflow;
+    row_ids: [K].  Returns row [B, P], id [B, P], probability [B, P]; rows of one class add up.
     """
-    best, row = logits.max(dim=1)
+    row = logits.argmax(dim=1)
     ids = row_ids[row]
-    chance = torch.exp(logits - best[:, None])
-    own = chance * (row_ids[None, :, None] == ids[:, None]).to(chance.dtype)
+    share = torch.exp(logits)
+    own = share * (row_ids[None, :, None] == ids[:, None]).to(share.dtype)
     # In ONNX Runtime a product with ones is faster than a sum over rows.
-    ones = torch.ones_like(chance[:, :, :1]).transpose(1, 2)
-    return row, ids, ((ones @ own) / (ones @ chance))[:, 0]
+    ones = torch.ones_like(share[:, :, :1]).transpose(1, 2)
+    return row, ids, ((ones @ own) / (ones @ share))[:, 0]
 
 
 def _resolve(values, rows, ids):
@@ -110,7 +118,6 @@ def label_image(logits, row_ids, threshold, scores=None, every_cell=False):
     row, ids, chance = winners(logits.flatten(2), row_ids)
     ids, chance = ids.unflatten(1, shape), chance.unflatten(1, shape)
     labels = enlarge(ids.to(torch.int32), height, width)
-    chance = F.interpolate(chance[:, None], scale_factor=SCALE, mode='bilinear')[:, 0]
     mixed = mixed_cells(ids)
     # Of the logits, whose size stays open in an export; that of `mixed` the exporter takes for fixed.
     grid = batch, height + 1, width + 1
@@ -118,15 +125,19 @@ def label_image(logits, row_ids, threshold, scores=None, every_cell=False):
     rows4 = row.flatten()[cells.corners]
     values = mixed_logits(corner_logits(logits, cells, rows4), weights_of(scores, cells, logits))
     inside, certain = _resolve(values, rows4, row_ids[rows4].to(torch.int32))
+    # Nowhere more certain than the neighbourhood.
+    around = bilinear_weights(SCALE, logits.device).to(logits.dtype).flatten(0, 1)
+    certain = torch.minimum(certain, around @ chance.flatten()[cells.corners])
+    chance = F.interpolate(chance[:, None], scale_factor=SCALE, mode='bilinear')[:, 0]
     if every_cell:
         inside, certain = (blocks_to_image(part.T, grid) for part in (inside, certain))
         mixed = blocks_to_image(mixed.reshape(-1, 1).expand(-1, SCALE * SCALE), grid)
         labels = torch.where(mixed, inside, labels)
-        chance = torch.where(mixed, torch.minimum(certain, chance), chance)
+        chance = torch.where(mixed, certain, chance)
     else:
         size = batch, height * SCALE, width * SCALE
         labels = put(labels, cells.pixels, inside).reshape(size)
-        chance = put(chance, cells.pixels, torch.minimum(certain, chance.flatten()[cells.pixels])).reshape(size)
+        chance = put(chance, cells.pixels, certain).reshape(size)
     labels = torch.where(chance < threshold, torch.full_like(labels, UNLABELLED), labels)
     return labels.to(torch.uint8), (chance * 255 + 0.5).to(torch.uint8)
 
@@ -143,8 +154,11 @@ def weights_of(scores, cells, like):
     """Shares [4, 16, N] of the corners in the pixels of cells, or [4, 16, 1] for all alike."""
     if scores is None:
         return bilinear_weights(SCALE, like.device).to(like.dtype).flatten(0, 1).T[..., None]
-    corner = torch.arange(4, device=scores.device)[:, None, None] * (16 * scores.shape[2] * scores.shape[3])
-    found = scores.flatten()[cells.scores + corner].to(like.dtype)
+    # A quarter's 16 scores side by side: reading them one by one from all over the map takes ten times as long.
+    order = torch.arange(4 * SCALE ** 2, device=scores.device).reshape(4, 2, 2, 2, 2).permute(1, 3, 0, 2, 4).flatten()
+    table = scores[:, order].flatten(2).transpose(1, 2).reshape(-1, SCALE ** 2)
+    found = table[cells.quarters].to(like.dtype).transpose(1, 2)        # [4, 16, N]: quarter; corner, y, x
+    found = found.reshape(2, 2, 4, 2, 2, -1).permute(2, 0, 3, 1, 4, 5).reshape(4, SCALE ** 2, -1)
     shares = torch.exp(found - found.amax(dim=0))
     return shares / (shares[0] + shares[1] + shares[2] + shares[3])
 
