@@ -183,7 +183,8 @@ def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
     assert 'mIoU' in capsys.readouterr().out
     assert {'pictures': 2, 'split': 'val', 'data': 'data', 'distractors': 0}.items() <= shipped.items()
     assert FIGURES <= set(shipped)
-    assert [figures['engine'] for figures in (shipped, torch, run)] == ['onnxruntime', 'exact', 'exact']
+    assert shipped['engine'] in ('onnxruntime', 'openvino')   # the node takes the second where somebody installed it
+    assert torch['engine'] == run['engine'] == 'exact'
     assert run['pixel_accuracy'] == read_log(place / 'run')[-1]['validation']['pixel_accuracy']
     for other in (torch, shipped):
         assert other['pixel_accuracy'] == pytest.approx(run['pixel_accuracy'], abs=0.5)
