@@ -13,6 +13,15 @@ for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FIL
     os.environ.setdefault(variable, str(ROOT / 'config' / 'fastdds.xml'))
 
 
+@pytest.fixture(autouse=True, scope='session')
+def allocator_left_alone():
+    """Training in this process must not tell its allocator to keep memory: other tests measure what is given back."""
+    from lgseg_ros.training import allocator
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(allocator, 'keep_freed_memory', lambda: False)
+        yield
+
+
 @pytest.fixture(scope='session')
 def shared():
     """The folder of data beside the repository; the test is skipped where it is absent."""

@@ -44,7 +44,8 @@ class NodeProcess:
         words += [word for rule in (f'__node:={name}', *remap) for word in ('-r', rule)]
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lgseg_ros.node.main', '--ros-args', *words],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',   # libraries quote damaged files
+            start_new_session=True,
             env={**os.environ, 'PYTHONUNBUFFERED': '1', 'RCUTILS_COLORIZED_OUTPUT': '0'})
         self.log = ''
         self._reader = threading.Thread(target=self._read, daemon=True)

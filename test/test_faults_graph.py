@@ -253,6 +253,29 @@ def endings(small):
     return results
 
 
+def test_a_thread_that_is_still_in_a_library_does_not_break_the_ending():
+    """Libraries abort when the interpreter takes them down under it, so the process leaves without that."""
+    code = """
+import atexit, sys
+from lgseg_ros.node import main
+from lgseg_ros.node.segment_node import SegmentNode
+atexit.register(print, 'taken down')
+SegmentNode.engine_runs = lambda self: '-stuck' in sys.argv
+sys.exit(main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=leaving']))
+"""
+    for argument, taken_down in (('-stuck', False), ('-idle', True)):
+        process = subprocess.Popen([sys.executable, '-c', code, argument], stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True)
+        said = ''
+        while 'active;' not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=40)[0]
+        assert process.returncode == 0 and ('taken down' in said) == taken_down, said
+
+
 def reach(state, process, peer, name, pixels):
     """Bring the node into the state that its row names."""
     if state.startswith('active'):

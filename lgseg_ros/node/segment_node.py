@@ -214,6 +214,10 @@ class SegmentNode(LifecycleNode):
         """For how long the engine has worked on the frames in hand; 0 between frames."""
         return self._worker.busy_seconds() if self._worker else 0.0
 
+    def engine_runs(self):
+        """Whether a thread still works on a frame, also after `close` has waited for it in vain."""
+        return bool(self._worker and self._worker.runs())
+
     def bond_state(self):
         """none, or waiting, formed, broken."""
         return self._bond.state if self._bond else 'none'
@@ -245,7 +249,7 @@ class SegmentNode(LifecycleNode):
                 self._leaving = service
             else:
                 self.destroy_service(service)
-        if not (self._worker and self._worker.runs()):   # else it uses that memory, which then goes with the process
+        if not self.engine_runs():   # else it uses that memory, which then goes with the process
             close_engine(self._engine)
         self.cameras, self._offered, self._engine, self._worker, self.vocabulary = [], [], None, None, None
 
