@@ -39,7 +39,8 @@ class FailingSource:
 @pytest.fixture(scope='module')
 def here():
     with NodeHere('embedding', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here:
-        here.source = here.node.vocabulary._source = FailingSource(here.node.vocabulary._source)
+        state = here.node.words.vocabulary
+        here.source = state._source = FailingSource(state._source)
         yield here
 
 
@@ -123,7 +124,7 @@ def held(small, request):  # noqa: F811
     name = request.node.name
     with NodeHere(name, f'weights:={small.path}', 'engine:=torch', 'network_pixels:=4096', 'vocabulary:=[road, car]',
                   'preset:=""', 'threads:=1') as here, Peer(f'/{name}') as peer:
-        source = here.node._source
+        source = here.node.words._source
         encoder = source._encoder = HeldEncoder(source._load_encoder())
         try:
             yield here, peer.connect(), encoder

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from lgseg_ros.training.augment import augment
 from lgseg_ros.training.checkpoint import CheckpointError, load_checkpoint
 from lgseg_ros.training.dataset import DatasetError, hide_classes, load_dataset
-from lgseg_ros.training.losses import (balanced_weights, class_logits, cross_entropy_of_others, sample_grid,
-                                       segmentation_loss, soft_jaccard, weighted_cross_entropy)
+from lgseg_ros.training.losses import (absent_as_one, balanced_weights, class_logits, cross_entropy_of_others,
+                                       sample_grid, segmentation_loss, soft_jaccard, weighted_cross_entropy)
 from lgseg_ros.training.runs import load_run, read_log
 from lgseg_ros.training.train import TrainConfig, Trainer, learning_rate_factor, train
 from lgseg_ros.training.words import WordSampler, evaluation_wording
@@ -238,6 +238,17 @@ def test_the_grid_is_the_dense_interpolation():
         sampled, picked = sample_grid(logits, labels, phase)
         torch.testing.assert_close(sampled, full[:, :, phase[0]::2, phase[1]::2], rtol=1e-4, atol=1e-5)
         assert torch.equal(picked, labels[:, phase[0]::2, phase[1]::2])
+
+
+def test_absent_names_count_together():
+    """As one logit they take the same share of the softmax; with none or one there is nothing to add up."""
+    logits = torch.randn(2, 5, 3, 4)
+    together = absent_as_one(logits, 2)
+    assert together.shape == (2, 3, 3, 4)
+    chance = logits.softmax(dim=1)
+    torch.testing.assert_close(together.softmax(dim=1)[:, :2], chance[:, :2])
+    torch.testing.assert_close(together.softmax(dim=1)[:, 2], chance[:, 2:].sum(dim=1))
+    assert absent_as_one(logits, 5) is logits and absent_as_one(logits, 4) is logits
 
 
 @pytest.mark.parametrize('classes', [4, 300])   # classes and absent names together may be more than a byte holds

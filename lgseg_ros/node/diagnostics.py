@@ -36,7 +36,7 @@ class Diagnostics:
         engine = node.engine_summary()
         values = {'engine': engine or 'not loaded'}
         if engine:
-            vocabulary = node.vocabulary.current
+            vocabulary = node.words.vocabulary.current
             values.update(engine_choice=str(node.engine_choice), vocabulary_version=vocabulary.version,
                           classes=len(vocabulary.names), vocabulary=', '.join(vocabulary.texts)[:300])
         values['peak_memory_mb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,4 +1,4 @@
-"""The managed ROS node: parameters, services and transitions around the worker."""
+"""The managed ROS node: parameters and transitions around words, cameras, engine and worker."""
 
 import time
 from dataclasses import fields, replace
@@ -6,18 +6,12 @@ from functools import partial
 
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-
-from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
 from ..engines.factory import close_engine, create_engine
 from ..engines.weights import WeightsError, load_weights
 from ..vocabulary.classes import VocabularyError
-from ..vocabulary.state import VocabularyState
-from ..vocabulary.text_source import EncoderNeeded, TextSource
-from .background import Background
 from .bond import Bond
 from .camera import Camera
 from .diagnostics import Diagnostics
@@ -25,10 +19,10 @@ from .inputs import Inputs
 from .memory import keep_trimmed
 from .settings import Settings, camera_names, check, declare
 from .timers import create_steady_timer
+from .words import PARAMETERS, Words, refuse
 from .worker import Worker
 
 NAMES = {entry.name for entry in fields(Settings)}
-WORDS = ('vocabulary', 'preset', 'threshold')
 WATCH_S = 0.25   # how often a lazy node looks whether somebody listens
 
 
@@ -39,18 +33,12 @@ class SegmentNode(LifecycleNode):
         """Raises ValueError for a parameter value that is not allowed."""
         super().__init__(name, **options)
         self.settings = declare(self)
-        self.vocabulary = None      # VocabularyState once configured
+        self.words = Words(self, self._mirror_in_parameters)
         self.cameras = []
-        self._source = None         # TextSource of the vocabulary
-        self._offered = []          # services
-        self._background = Background()
-        self._one_by_one = MutuallyExclusiveCallbackGroup()   # of set_vocabulary, whose callback may wait for seconds
-        self._leaving = None        # that service when it is to go, but has a request to answer first
         self._engine = self._worker = self._bond = None
         self._inputs = []
         self._watch = None
         self._syncing = False
-        self._ids = {}              # {name: id} of this process: a clean-up must not free ids that consumers remember
         self._active = self._finalized = False
         self.last_error = ''
         self.engine_choice = None   # what was asked for and what runs, once configured
@@ -92,16 +80,14 @@ class SegmentNode(LifecycleNode):
             return self._fail(str(error))
         except Exception as error:  # anything else must be said too, or nobody would ever see it
             return self._fail(f'cannot configure: {type(error).__name__}: {error}')
-        self.get_logger().info(f'{self._engine.summary()}; {len(self.vocabulary.current.names)} classes; '
+        self.get_logger().info(f'{self._engine.summary()}; {len(self.words.vocabulary.current.names)} classes; '
                                f'ready in {time.monotonic() - began:.2f} s')
         return TransitionCallbackReturn.SUCCESS
 
     def _load(self):
         weights = load_weights(self.settings.weights)
-        self._source = TextSource(weights, warn=self.get_logger().warning, at_once=False)
-        self.vocabulary = VocabularyState(self._source, self._ids)
-        vocabulary = self._encoding_first(self.vocabulary.replace, *self._words(self.settings))
-        self._engine = create_engine(self.settings, weights, self._note_engine, vocabulary)
+        self.words.load(weights, self.settings)
+        self._engine = create_engine(self.settings, weights, self._note_engine, self.words.vocabulary.current)
 
     def _note_engine(self, choice):
         self.engine_choice = choice
@@ -114,9 +100,7 @@ class SegmentNode(LifecycleNode):
         for name in camera_names(self.settings):
             self.cameras.append(Camera(self, name))
             self._diagnostics.watch(self.cameras[-1])
-        self._offered = [self.create_service(SetVocabulary, '~/set_vocabulary', self._set_vocabulary,
-                                             callback_group=self._one_by_one),
-                         self.create_service(GetVocabulary, '~/get_vocabulary', self._get_vocabulary)]
+        self.words.offer()
 
     def _fail(self, reason):
         self.last_error = reason
@@ -143,7 +127,7 @@ class SegmentNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _begin_segmenting(self):
-        self._worker = Worker(self._engine, self.vocabulary, lambda: self.settings, self.get_logger())
+        self._worker = Worker(self._engine, self.words.vocabulary, lambda: self.settings, self.get_logger())
         self._inputs = [Inputs(self, camera, self.settings, self._worker.offer) for camera in self.cameras]
         if self.settings.lazy_subscription:
             self._watch = create_steady_timer(self, WATCH_S, self._follow_listeners)
@@ -190,10 +174,7 @@ class SegmentNode(LifecycleNode):
     def close(self):
         """End the worker, then the node; for the end of the process."""
         self._stop_segmenting()
-        if self._background.interrupt(VocabularyError('the node ends')):
-            while self._background.awaited and self.context.ok():
-                self.executor.spin_once(timeout_sec=0)   # nobody else does any more
-        self._background.close()
+        self.words.close()
         self.destroy_node()
 
     def engine_summary(self):
@@ -242,75 +223,12 @@ class SegmentNode(LifecycleNode):
         for camera in self.cameras:
             self._diagnostics.forget(camera)
             camera.destroy(self)
-        waiting = self._background.interrupt(VocabularyError(
-            'the node was cleaned up or shut down before the text encoder had finished'))
-        for service in self._offered:
-            if waiting and service.srv_type is SetVocabulary:
-                self._leaving = service
-            else:
-                self.destroy_service(service)
+        self.words.release()
         if not self.engine_runs():   # else it uses that memory, which then goes with the process
             close_engine(self._engine)
-        self.cameras, self._offered, self._engine, self._worker, self.vocabulary = [], [], None, None, None
-
-    # --- services
-
-    async def _set_vocabulary(self, request, response):
-        began = time.perf_counter()
-        try:
-            vocabulary = await self._replace_vocabulary(request.classes, request.preset, request.threshold)
-        except Exception as error:   # of whatever kind: rclpy would end the node with it
-            response.success, response.message = False, self._refuse('set_vocabulary', error)
-            if self._leaving:   # a task runs after this callback, when rclpy has sent the answer
-                self.executor.create_task(self.destroy_service, self._leaving)
-                self._leaving = None
-            return self._describe_vocabulary(self.vocabulary.current, response) if self.vocabulary else response
-        self._mirror_in_parameters(list(request.classes), request.preset, vocabulary.threshold)
-        milliseconds = (time.perf_counter() - began) * 1e3
-        response.success = True
-        response.message = f'version {vocabulary.version}: {len(vocabulary.names)} classes from the next frame on'
-        self.get_logger().info(f'{vocabulary} ({milliseconds:.1f} ms)')
-        return self._describe_vocabulary(vocabulary, response)
-
-    async def _replace_vocabulary(self, *wanted):
-        try:
-            return self.vocabulary.replace(*wanted)   # at once, where the encoder is not needed
-        except EncoderNeeded as needed:
-            await self._background.run(self.executor, self._source.learn, needed.phrases)
-            return self.vocabulary.replace(*wanted)
-
-    def _encoding_first(self, action, *wanted):
-        """action(*wanted), where nothing can go on meanwhile: rclpy answers parameters and transitions in place."""
-        try:
-            return action(*wanted)
-        except EncoderNeeded as needed:
-            self._source.learn(needed.phrases)
-            return action(*wanted)
-
-    def _get_vocabulary(self, request, response):
-        vocabulary = self.vocabulary.current
-        response.classes, response.preset = list(vocabulary.texts), vocabulary.preset
-        response.threshold = vocabulary.threshold
-        return self._describe_vocabulary(vocabulary, response)
-
-    def _refuse(self, what, error):
-        """Log why a request is refused; returns what to answer.  Errors that are not ours tell their kind too."""
-        ours = isinstance(error, ValueError)
-        reason = str(error) if ours else f'{type(error).__name__}: {" ".join(str(error).split())[:400]}'
-        self.get_logger().warning(f'{what} refused: {reason}')
-        return f'{reason}; nothing was changed'
-
-    @staticmethod
-    def _describe_vocabulary(vocabulary, response):
-        response.version = vocabulary.version
-        response.names, response.ids = list(vocabulary.names), list(vocabulary.ids)
-        return response
+        self.cameras, self._engine, self._worker = [], None, None
 
     # --- parameters: checked without side effects first, applied after all of a request passed
-
-    @staticmethod
-    def _words(settings):
-        return [name for name in settings.vocabulary if name], settings.preset, settings.threshold
 
     def _proposed(self, parameters):
         changes = {p.name: p.value for p in parameters if p.name in NAMES}
@@ -324,33 +242,33 @@ class SegmentNode(LifecycleNode):
             proposed = self._proposed(parameters)
             check(proposed)
             if self._words_change(proposed):
-                self._encoding_first(self.vocabulary.prepare, *self._words(proposed))
+                self.words.check(proposed)
             if not hasattr(self, 'add_post_set_parameters_callback'):   # Humble
                 self._apply_parameters(parameters)
         except Exception as error:   # of whatever kind: rclpy would end the node with it
-            return SetParametersResult(successful=False, reason=self._refuse('parameters', error))
+            return SetParametersResult(successful=False, reason=refuse(self.get_logger(), 'parameters', error))
         return SetParametersResult(successful=True)
 
     def _parameters_were_set(self, parameters):
         try:
             self._apply_parameters(parameters)
         except Exception as error:   # it passed the check just now: memory that ran out, say
-            self._refuse('parameters', error)
+            refuse(self.get_logger(), 'parameters', error)
             self._set_silently({p.name: getattr(self.settings, p.name) for p in parameters if p.name in NAMES})
 
     def _apply_parameters(self, parameters):
         """Make them the settings, and the words in force.  Raises what embedding words may raise, changing nothing."""
         proposed = self._proposed(parameters)
         changed = self._words_change(proposed)
-        vocabulary = self.vocabulary.replace(*self._words(proposed)) if changed else None
+        vocabulary = self.words.replace(proposed) if changed else None
         self.settings = proposed
         if changed:
             self.get_logger().info(str(vocabulary))
             self._mirror_in_parameters(list(proposed.vocabulary), proposed.preset, vocabulary.threshold)
 
     def _words_change(self, proposed):
-        return (self.vocabulary is not None and not self._syncing
-                and any(getattr(proposed, name) != getattr(self.settings, name) for name in WORDS))
+        return (self.words.vocabulary is not None and not self._syncing
+                and any(getattr(proposed, name) != getattr(self.settings, name) for name in PARAMETERS))
 
     def _mirror_in_parameters(self, classes, preset, threshold):
         """Let `ros2 param get` tell the truth after a change that came another way."""
