@@ -151,10 +151,13 @@ class Results:
     """The figures of finished entries, in NAME.json with everything and in NAME.md for people."""
 
     def __init__(self, path, settings):
-        """Begin with what the file at `path` tells of the same settings."""
+        """Begin with what the file at `path` tells, if there is one.  Ends the program if it is of other settings."""
         self.path, self.settings, self.figures, self.costs = path, settings, {}, {}
-        stored = json.loads(path.read_text()) if path.exists() else {}
-        if stored.get('settings') == settings:
+        if path.exists():
+            stored = json.loads(path.read_text())
+            if stored['settings'] != settings:
+                raise SystemExit(f'{path} holds a table of other settings: {told(stored["settings"])}\n'
+                                 f'asked for: {told(settings)}\ngive another --name, or these settings')
             self.figures = {(entry['head'], entry['seed']): entry['figures'] for entry in stored['entries']}
             self.costs = stored['costs']
 
@@ -249,16 +252,20 @@ def markdown(settings, table):
         if timed:
             cells += [f'{row["parameters"] / 1e6:.2f}', f'{row["gmacs"]:.2f}', f'{row["cpu_ms"]:.1f}']
         lines.append(' | '.join([*cells, str(row['seeds'])]))
-    words = f'{settings["data"]} val, {settings["epochs"]} epochs, crop {settings["crop"]}, {settings["device"]}'
-    words += f', unseen in training: {settings["unseen"]}' if settings['unseen'] else ''
-    words += f', {settings["more"]}' if settings['more'] else ''
-    notes = [f'Percent, mean ± sample standard deviation over the seeds.  {words}.']
+    notes = [f'Percent, mean ± sample standard deviation over the seeds.  {told(settings)}.']
     if 'renamed' in table[0]:
         notes.append(f'renamed: mIoU with other words, {settings["names"]}.')
     if timed:
         notes.append('Parameters, multiply-accumulates and ONNX Runtime CPU milliseconds a picture of '
                      f'{table[0]["size"]} with {table[0]["rows"]} text rows; all heads took turns in one run.')
     return '\n'.join([*(f'| {line} |' for line in lines), '', *notes, ''])
+
+
+def told(settings):
+    """The settings in a line."""
+    words = f'{settings["data"]} val, {settings["epochs"]} epochs, crop {settings["crop"]}, {settings["device"]}'
+    words += f', unseen in training: {settings["unseen"]}' if settings['unseen'] else ''
+    return words + (f', {settings["more"]}' if settings['more'] else '')
 
 
 def show(value):

@@ -10,7 +10,7 @@ run() { echo; echo "== $*"; python "benchmark/$1.py" "${@:2}" --json "$results/$
 run engine
 run parity ${DATA:+--data "$DATA"}
 run transport
-run node
-run cameras
+run node --parameters engine:=onnxruntime precision:=fp32
+run cameras --parameters engine:=onnxruntime precision:=fp32
 run startup
 run vocabulary

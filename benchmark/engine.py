@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lgseg_ros.cli.bench import make_engines, names, size, subject
+from lgseg_ros.cli.bench import make_engines, names, subject
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.engines.cpu import machine, usable_cores
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame, network_size, to_network

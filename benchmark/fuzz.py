@@ -115,15 +115,15 @@ class Fuzz:
             classes=[class_text(rng) for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 40)))],
             preset=rng.choice(('', '', '', 'camvid', 'nav2', 'autoware', *ODD_TEXT)),
             threshold=rng.choice((-1.0, 0.0, 0.5, 1.0, 1.5, float('nan'), float('inf'), -float('inf'))))
-        before = self.node.vocabulary.current
-        task = self.executor.create_task(self.node._set_vocabulary, request, SetVocabulary.Response())
+        before = self.node.words.vocabulary.current
+        task = self.executor.create_task(self.node.words._set, request, SetVocabulary.Response())
         self.executor.spin_until_future_complete(task, SLOW_S)
         answer = task.result()
-        now = self.node._get_vocabulary(GetVocabulary.Request(), GetVocabulary.Response())
+        now = self.node.words._get(GetVocabulary.Request(), GetVocabulary.Response())
         assert 10 < len(answer.message) < 1500, answer.message
         assert (list(answer.names), list(answer.ids), answer.version) == (list(now.names), list(now.ids), now.version)
         if not answer.success:
-            assert self.node.vocabulary.current is before and 'nothing was changed' in answer.message
+            assert self.node.words.vocabulary.current is before and 'nothing was changed' in answer.message
             return 'refused'
         assert now.version == before.version + 1 and 0 <= now.threshold <= 1
         assert len(set(answer.ids)) == len(answer.ids) == len(answer.names) and max(answer.ids) < 255

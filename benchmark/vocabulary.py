@@ -5,7 +5,7 @@ mask.  The first half runs without changes, the second with: what is dropped in 
 the changes.  Mislabelled is a mask with an id that the newest LabelInfo stamped no later does not name; words of one
 vocabulary are in no other, so that it would show.  The network is small, so that it keeps up with 30 Hz.
 
-    python benchmark/vocabulary.py --json benchmark/results/vocabulary.json
+    python benchmark/vocabulary.py --parameters engine:=onnxruntime --json benchmark/results/vocabulary.json
 """
 
 import argparse
@@ -164,7 +164,8 @@ def main():
           f'{figures["masks"]} masks of {figures["sent"]} frames; missing: {figures["missing_without_changes"]} in the '
           f'half without changes, {figures["missing_with_changes"]} with; mislabelled: {figures["mislabelled"]}')
     write_json(arguments.json, {'benchmark': 'vocabulary', 'machine': machine(), 'size': arguments.size,
-                                'rate_hz': RATE, 'network_pixels': arguments.network_pixels, **figures})
+                                'rate_hz': RATE, 'network_pixels': arguments.network_pixels,
+                                'parameters': list(arguments.parameters), **figures})
     return 0
 
 

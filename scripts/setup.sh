@@ -85,6 +85,13 @@ choose_python_for_wheels() {
         "and name it if it is not in PATH:  LGSEG_PYTHON=/path/to/python3.11 scripts/setup.sh"
 }
 
+# In an activated shell the Python found may be that of .venv, which is perhaps to be thrown away: go back to the one
+# that it was made from.
+leave_venv() {
+    PYTHON=$(command -v "$PYTHON")
+    case $PYTHON in "$VENV"/*) PYTHON=$("$PYTHON" -c 'import sys; print(sys._base_executable)') ;; esac
+}
+
 check_build_tools() {
     [[ $LGSEG_ROOT != *[[:space:]]* ]] || die "the path of the repository has a space in it, which colcon's set-up files cannot take: $LGSEG_ROOT" \
         "Move it to a path without spaces and run it again."
@@ -252,6 +259,7 @@ main() {
     parse_arguments "$@"
     cd "$LGSEG_ROOT"
     choose_ros
+    leave_venv
     lock
     plan
     [ "$STEPS" -gt 0 ] || return 0

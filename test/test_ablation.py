@@ -97,14 +97,14 @@ def test_the_whole_command(tmp_path, capsys):
     ablation.main([*command, '--heads', 'lseg', 'both', '--rounds', '0'])
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').rglob('checkpoint.pt')}
     assert json.loads((tmp_path / 'results/ablation.json').read_text()) == result
-    # Another machine has the results and not the runs; other settings begin anew.
+    # Another machine has the results and not the runs; another table is not written over this one.
     shutil.rmtree(tmp_path / 'runs')
     ablation.main(command)
     assert not (tmp_path / 'runs').exists()
     assert json.loads((tmp_path / 'results/ablation.json').read_text()) == result
-    ablation.main([*command, '--heads', 'lseg', '--seeds', '1', '--rounds', '0', '--lr', '1e-4'])
-    again = json.loads((tmp_path / 'results/ablation.json').read_text())
-    assert [row['head'] for row in again['rows']] == ['lseg'] and again['rows'][0]['seeds'] == 1
+    with pytest.raises(SystemExit, match='give another --name'):
+        ablation.main([*command, '--lr', '1e-4'])
+    assert json.loads((tmp_path / 'results/ablation.json').read_text()) == result and not (tmp_path / 'runs').exists()
 
 
 def test_silenced_bridges_carry_nothing():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from tiny import SMALL, one_thread, write_bank, write_dataset  # noqa: F401
+from tiny import SMALL, TEXT_DIM, WORDS, one_thread, write_bank, write_dataset  # noqa: F401
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.weights import load_weights
@@ -184,7 +184,8 @@ def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
     assert {'pictures': 2, 'split': 'val', 'data': 'data', 'distractors': 0}.items() <= shipped.items()
     assert FIGURES <= set(shipped)
     assert shipped['engine'] in ('onnxruntime', 'openvino')   # the node takes the second where somebody installed it
-    assert torch['engine'] == run['engine'] == 'exact'
+    assert torch['engine'] == run['engine'] == 'exact' and torch['precision'] == 'fp32' == run['precision']
+    assert shipped['precision'] in ('fp32', 'int8')
     assert run['pixel_accuracy'] == read_log(place / 'run')[-1]['validation']['pixel_accuracy']
     for other in (torch, shipped):
         assert other['pixel_accuracy'] == pytest.approx(run['pixel_accuracy'], abs=0.5)
@@ -206,6 +207,8 @@ def test_eval_with_other_words_and_absent_names(place, weights, tmp_path):
     (['--names', 'ship=car'], "cannot rename 'ship'"),
     (['--distractors', '100'], 'give 0 to 6'),
     (['--split', 'test'], 'holds no .png labels'),
+    (['--engine', 'tensorrt'], 'only what was asked for is measured'),
+    (['--engine', 'onnxruntime', '--precision', 'fp16'], 'only what was asked for is measured'),
 ])
 def test_eval_refuses(place, weights, arguments, said, capsys):
     assert main(['eval', '--weights', weights, '--data', str(place / 'data'), *arguments]) == 1
@@ -259,6 +262,22 @@ def test_segment_a_video(place, weights, tmp_path):
         assert drawn.read()[1].shape == picture.shape
         summary = json.loads((out / 'classes.json').read_text())
         assert summary['frames'] == wanted and summary['threshold'] == 0.9 and summary['unlabelled']['share'] > 0
+
+
+def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
+    vectors = np.eye(len(WORDS), 2 * TEXT_DIM, dtype=np.float32)
+    np.savez(tmp_path / 'wide.npz', names=np.array(list(WORDS)), embeddings=vectors)
+    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'wide.npz')]) == 1
+        said = capsys.readouterr().err
+        assert f'wide.npz holds text embeddings of width {2 * TEXT_DIM}' in said and 'the same text encoder' in said
+
+
+def test_segment_a_stream_that_does_not_tell_its_length(weights, tmp_path):
+    path = tmp_path / 'stream.mjpeg'
+    path.write_bytes(b''.join(cv2.imencode('.jpg', np.full((48, 64, 3), 20 * n, np.uint8))[1].tobytes() for n in range(5)))
+    assert main(['segment', str(path), '--vocabulary', 'road,car', '--weights', weights, '--out', str(tmp_path)]) == 0
+    assert json.loads((tmp_path / 'classes.json').read_text())['frames'] == 5
 
 
 @pytest.mark.parametrize('arguments, said', [

@@ -34,8 +34,11 @@ def video(tmp_path_factory):
 
 def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'notes.txt').write_text('mine')
     done = run_demo('--source', str(video), '--vocabulary', 'road,sky,building', '--then', 'road,car,tree', '--out', str(out))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / 'notes.txt').exists(), 'what is not of a demo stays'
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['frames_sent'] == 48 and summary['size'] == [320, 240]
     assert 4 <= summary['masks'] <= 48
@@ -50,7 +53,30 @@ def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     assert 'words changed in' in done.stdout
 
 
+def test_a_camera_without_an_end_is_recorded_for_the_time_given(tmp_path):
+    out = tmp_path / 'out'
+    done = run_demo('--source', 'street', '--size', '320x240', '--duration', '3', '--out', str(out), '--json')
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout)
+    assert summary['frames_sent'] >= summary['masks'] > 4 and summary['service']['success']
+    assert {path.name for path in out.iterdir()} == {'overlay.mp4', 'before.png', 'after.png', 'summary.json'}
+
+
+def test_the_demo_does_not_play_what_it_is_about_to_write(video, tmp_path):
+    film = tmp_path / 'overlay.mp4'
+    film.write_bytes(video.read_bytes())
+    done = run_demo('--source', str(film), '--out', str(tmp_path))
+    assert done.returncode == 1 and 'give another --out' in done.stderr and film.exists()
+
+
+@pytest.mark.parametrize('size', ['1280', 'big', '8x8', '640x'])
+def test_a_size_that_is_none_is_refused_at_once(size, tmp_path):
+    done = run_demo('--size', size, '--out', str(tmp_path / 'out'))
+    assert done.returncode == 2 and 'as in 640x480' in done.stderr and not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize('arguments, reason', [
+    (['--source', '/home/nobody/driv.mp4'], 'no such file'),
     (['--source', 'nowhere.mp4'], 'nowhere.mp4'), (['--source', 'street', '--preset', 'camvit'], 'the node ended'),
 ])
 def test_what_cannot_run_says_why(arguments, reason, tmp_path):

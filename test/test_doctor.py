@@ -140,6 +140,8 @@ def test_cyclone_settings(tmp_path):
     settings.write_text(text)
     for uri in (text, f'file://{settings}', str(settings)):
         assert transport.cyclone_settings({'CYCLONEDDS_URI': uri}, limit).status == 'ok'
+        hidden = transport.cyclone_settings({'CYCLONEDDS_URI': uri}, tmp_path / 'in a container')
+        assert hidden.status == 'warn' and 'outside the container' in hidden.cure
 
 
 # --- the graph

@@ -96,6 +96,8 @@ def test_export_makes_a_lost_or_foreign_onnx_file_again(tiny_weights, capsys):
         OnnxRuntimeEngine(load_weights(tiny_weights))
     assert main(['export', '--weights', str(tiny_weights)]) == 0
     assert 'tiny.onnx' in capsys.readouterr().out
+    assert main(['export', '--weights', str(tiny_weights), '--name', 'other']) == 1
+    assert 'are for --run' in capsys.readouterr().err
     weights = load_weights(tiny_weights)
     OnnxRuntimeEngine(weights)
     foreign = replace(weights, sha256='0' * 64)

@@ -462,6 +462,42 @@ def test_an_engine_that_hangs_over_a_pause(engine, street):
         assert slow.closed == 1 and here.error is None
 
 
+@fault(ENGINE, 'an engine that hangs over a clean-up',
+       'the node can be configured and activated again, with another engine; the end of the process knows of the thread')
+def test_an_engine_that_hangs_over_a_clean_up(engine, street):
+    returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
+    with NodeHere('abandoned', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer('/abandoned') as peer:
+        slow = here.node._engine = here.node._worker._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        manager = Manager(peer.connect(), 'abandoned')
+        wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
+        assert manager.change(Transition.TRANSITION_DEACTIVATE) and manager.change(Transition.TRANSITION_CLEANUP)
+        assert here.node.engine_runs() and not slow.closed
+        assert manager.change(Transition.TRANSITION_CONFIGURE) and manager.change(Transition.TRANSITION_ACTIVATE)
+        peer.connect()
+        assert peer.mask_of(small)
+        assert here.node.engine_runs(), 'the thread of before'
+        returns.set()
+        assert manager.change(Transition.TRANSITION_DEACTIVATE) and manager.change(Transition.TRANSITION_CLEANUP)
+        wait_until(lambda: not here.node.engine_runs(), 'all threads to end')
+        assert here.error is None
+
+
+@fault(ENGINE, 'an engine that cannot be closed, as after a fault of the GPU',
+       'the reason is an error in the log; the node is cleaned up, says so, and can be configured again')
+def test_an_engine_that_cannot_be_closed(street):
+    small = cv2.resize(street[0], (160, 120))
+    with NodeHere('unclosed', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer('/unclosed') as peer:
+        manager = Manager(peer.connect(), 'unclosed')
+        here.node._engine.close = lambda: raise_(RuntimeError('an illegal memory access was encountered'))
+        assert manager.change(Transition.TRANSITION_DEACTIVATE) and manager.change(Transition.TRANSITION_CLEANUP)
+        assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+        ticks = len(peer.diagnostics)
+        wait_until(lambda: len(peer.diagnostics) > ticks + 1, 'diagnostics')
+        assert manager.change(Transition.TRANSITION_CONFIGURE) and manager.change(Transition.TRANSITION_ACTIVATE)
+        peer.connect()
+        assert peer.mask_of(small) and here.error is None
+
+
 @fault(ENGINE, 'the engine fails at every frame', 'every frame is counted, the log holds one line in 5 s')
 def test_the_engine_always_fails(engine, weights):
     always = dict.fromkeys(range(1, 200), lambda: raise_(RuntimeError('no device')))

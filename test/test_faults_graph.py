@@ -276,6 +276,21 @@ sys.exit(main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=leaving']))
         assert process.returncode == 0 and ('taken down' in said) == taken_down, said
 
 
+def test_leaving_at_once_tells_what_went_wrong(tmp_path):
+    """The exit code and the traceback are what a supervisor has to go by."""
+    code = """
+from lgseg_ros.node import main
+from lgseg_ros.node.segment_node import SegmentNode
+SegmentNode.engine_runs = lambda self: True
+def fail(self):
+    raise KeyError('unforeseen')
+SegmentNode.start = fail
+main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=failing'])
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "KeyError: 'unforeseen'" in done.stderr
+
+
 def reach(state, process, peer, name, pixels):
     """Bring the node into the state that its row names."""
     if state.startswith('active'):

@@ -147,7 +147,10 @@ def test_transitions_that_are_not_allowed_change_nothing(process, manager):
 
 def test_failure_is_said_and_can_be_mended(process, manager, small):
     """Words that are unknown: FAILURE, a reason in log and diagnostics, and success once the parameter is right."""
-    assert set_parameter(manager.peer, 'vocabulary', ['flumph']).successful   # nothing to check against yet
+    for name, value, said in (('preset', 'nonsense', "preset 'nonsense'"), ('vocabulary', ['road', 'road'], 'named twice')):
+        answer = set_parameter(manager.peer, name, value)
+        assert not answer.successful and said in answer.reason
+    assert set_parameter(manager.peer, 'vocabulary', ['flumph']).successful   # no rows to look it up in yet
     assert not manager.change(CONFIGURE) and manager.state() == UNCONFIGURED
     wait_until(lambda: "'flumph' is not known" in process.log, 'the reason in the log')
     wait_until(lambda: any("'flumph' is not known" in value.value for array in manager.peer.diagnostics

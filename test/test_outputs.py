@@ -84,6 +84,13 @@ def test_camera_info_scales_with_the_mask():
     assert (scaled.width, scaled.height, scaled.header.frame_id) == (240, 180, 'a')
     assert scaled.k.tolist() == [200, 0, 120, 0, 205, 90, 0, 0, 1]
     assert scaled.p.tolist() == [200, 0, 120, -10, 0, 205, 90, 0, 0, 0, 1, 0]
+    # The sensor's size stays the sensor's: here it is read binned, and only in part.
+    sensor = camera_info(1920, 1440)
+    sensor.binning_x = sensor.binning_y = 2
+    sensor.roi.x_offset, sensor.roi.y_offset, sensor.roi.width, sensor.roi.height = 480, 360, 960, 720
+    half = scaled_info(sensor, Header(), (360, 480), (180, 240))
+    assert (half.width, half.height, half.binning_x) == (960, 720, 2)
+    assert (half.roi.x_offset, half.roi.y_offset, half.roi.width, half.roi.height) == (240, 180, 480, 360)
     same = scaled_info(camera_info(), Header(), (360, 480), (360, 480))
     assert same.k.tolist() == camera_info().k.tolist()
     assert scaled_info(None, Header(), (1, 1), (1, 1)) is None

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,18 @@ def test_setup_says_what_to_do(arguments, environment, said):
     assert 'scripts/setup.sh' in answer.stderr
 
 
+def test_setup_in_an_activated_shell_does_not_build_on_the_environment_that_it_throws_away(tmp_path):
+    """`.venv/bin` is first in PATH then."""
+    (tmp_path / 'scripts').mkdir()
+    for name in ('setup.sh', 'common.sh'):
+        (tmp_path / 'scripts' / name).write_text((ROOT / 'scripts' / name).read_text())
+    venv.create(tmp_path / '.venv')
+    code = f'source {tmp_path}/scripts/setup.sh && PYTHON=python3 && leave_venv && echo $PYTHON'
+    path = f'{tmp_path}/.venv/bin:/usr/bin:/bin'
+    found = subprocess.run(['bash', '-c', code], env={'PATH': path}, capture_output=True, text=True, check=True).stdout
+    assert Path(found.strip()).is_file() and not found.startswith(str(tmp_path))
+
+
 @pytest.mark.parametrize('installed, constraint', [
     ('1.21.5', 'numpy>=1.21.6,<2'),                              # Ubuntu 22.04: too old for ONNX Runtime
     ('1.26.4', 'numpy==1.26.4'), ('2.3.5', 'numpy==2.3.5'),      # stays as it is
@@ -129,6 +142,14 @@ def test_setup_says_what_to_do(arguments, environment, said):
 def test_the_distributions_numpy_stays_unless_the_engine_cannot_use_it(installed, constraint):
     code = f'source {ROOT}/scripts/setup.sh && numpy_constraint {installed}'
     assert subprocess.run(['bash', '-c', code], capture_output=True, text=True, check=True).stdout == f'{constraint}\n'
+
+
+def test_the_node_is_imported_where_rclpy_is_humbles():
+    """Its module of subscription events has another name there."""
+    code = ('import sys, rclpy.node, rclpy.event_handler; sys.modules["rclpy.qos_event"] = rclpy.event_handler; '
+            'sys.modules["rclpy.event_handler"] = None; import lgseg_ros.node.main')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # --- what colcon built ---------------------------------------------------------------------------------------

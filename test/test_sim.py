@@ -216,6 +216,7 @@ def brightness(source, count=None):
 def test_street_source_is_endless_and_seeded():
     with open_source('street:7', width=160, height=120) as seven, open_source('street', width=160, height=120) as zero:
         assert (seven.name, seven.width, seven.height, seven.fps, seven.frame_count) == ('street:7', 160, 120, 30.0, None)
+        assert seven.endless
         frame = next(iter(seven))
         assert frame.shape == (120, 160, 3) and frame.dtype == np.uint8
         assert not np.array_equal(frame, next(iter(zero)))
@@ -224,12 +225,13 @@ def test_street_source_is_endless_and_seeded():
 def test_video_plays_once_in_order(video):
     with open_source(str(video)) as source:
         assert (source.width, source.height, source.fps, source.frame_count) == (64, 48, 20.0, 12)
+        assert not source.endless
         assert brightness(source) == list(range(12))
 
 
 def test_video_loops(video):
     with open_source(video, loop=True, fps=5) as source:
-        assert source.fps == 5.0 and source.frame_count is None
+        assert source.fps == 5.0 and source.frame_count is None and source.endless
         assert brightness(source, 26) == [*range(12), *range(12), 0, 1]
 
 

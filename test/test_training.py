@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +14,8 @@ import yaml
 from tiny import ABSENT, CLASSES, SMALL, TEXT_DIM, WORDS, one_thread, write_bank, write_dataset  # noqa: F401
 from torch.nn import functional as F
 
-from lgseg_ros.training.augment import augment
+from lgseg_ros.training.augment import OUTSIDE, augment
+from lgseg_ros.training.batches import Batches
 from lgseg_ros.training.checkpoint import CheckpointError, load_checkpoint
 from lgseg_ros.training.dataset import DatasetError, hide_classes, load_dataset
 from lgseg_ros.training.losses import (absent_as_one, balanced_weights, class_logits, cross_entropy_of_others,
@@ -148,7 +150,7 @@ def test_augmentation_keeps_picture_and_labels_together():
     shares, flips = set(), set()
     for seed in range(20):
         view, seen = augment(image, label, (64, 96), np.random.default_rng(seed))
-        assert view.shape == (64, 96, 3) and seen.shape == (64, 96) and set(np.unique(seen)) <= {0, 1, 255}
+        assert view.shape == (64, 96, 3) and seen.shape == (64, 96) and set(np.unique(seen)) <= {0, 1, OUTSIDE}
         inner = {i: cv2.erode((seen == i).astype(np.uint8), np.ones((9, 9))) > 0 for i in (0, 1)}
         if inner[1].sum() > 50 and inner[0].sum() > 50:
             assert view[inner[1]].mean() > view[inner[0]].mean() + 40
@@ -295,8 +297,10 @@ def test_unlabelled_pixels_teach_what_is_asked(street_data, bank, others):
     output = trainer.model.train()(torch.randn(2, 3, 64, 96), rows)
     void = torch.full((2, 64, 96), 255, dtype=torch.uint8)
     loss, parts = segmentation_loss(output, void, torch.arange(13), torch.ones(11), (0, 0), others)
+    _, beyond = segmentation_loss(output, torch.full_like(void, OUTSIDE), torch.arange(13), torch.ones(11), (0, 0), others)
     loss.backward()
     assert ('others' in parts) == bool(others)
+    assert beyond.get('others', 0) == 0, 'what lies beyond the picture is of nothing'
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.model.parameters()) == bool(others)
 
 
@@ -381,6 +385,11 @@ def test_a_resumed_run_ends_equal_to_an_unbroken_one(street_data, bank, tmp_path
     assert not equal(unbroken['ema'], load_checkpoint(tmp_path / 'other' / 'checkpoint.pt')['ema'])
 
 
+def test_until_0_only_checks(street_data, bank, tmp_path):
+    assert train(trainer_of(street_data, bank), tmp_path, progress=False, until=0) is None
+    assert not (tmp_path / 'log.jsonl').exists()
+
+
 def test_a_run_that_is_complete_is_left_alone(street_data, bank, tmp_path):
     config = replace(RECIPE, epochs=1)
     figures = train(trainer_of(street_data, bank, config), tmp_path, progress=False)
@@ -420,10 +429,12 @@ def test_a_damaged_checkpoint_is_named_with_its_cure(street_data, bank, tmp_path
         train(trainer_of(street_data, bank), tmp_path, progress=False)
 
 
-def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+def test_a_checkpoint_of_something_else_is_refused(street_data, bank, tmp_path):
     torch.save({'weights': torch.zeros(3)}, tmp_path / 'checkpoint.pt')
     with pytest.raises(CheckpointError, match='no checkpoint of this network'):
         load_run(tmp_path)
+    with pytest.raises(CheckpointError, match='is of another program.*another --out'):
+        train(trainer_of(street_data, bank), tmp_path, progress=False)
     with pytest.raises(CheckpointError, match='checkpoint.pt is missing.*lgseg train'):
         load_run(tmp_path / 'nowhere')
 
@@ -444,7 +455,9 @@ def test_a_phrase_that_no_bank_has_is_named_before_any_work(own_data, bank):
     ({'height': 100}, 'multiples of 32'), ({'width': 32}, 'at least 64x64'), ({'batch': 0}, 'batch is 0'),
     ({'epochs': 0}, 'epochs is 0'), ({'learning_rate': 0.0}, 'learning rate is 0'), ({'seed': -1}, 'seed is -1'),
     ({'smallest': 2.0}, 'scales 2.0 to 1.9'), ({'largest': 20.0}, 'scales 0.6 to 20.0'),
-    ({'head': 'sam'}, "head 'sam' is unknown"),
+    ({'head': 'sam'}, "head 'sam' is unknown"), ({'max_distractors': -1}, 'distractors is -1'),
+    ({'others': 0.5, 'max_distractors': 0}, 'no absent names'),
+    ({'others': 0.5, 'word_augmentation': False}, 'no absent names'),
 ])
 def test_recipes_that_cannot_work_are_refused(street_data, bank, change, said):
     with pytest.raises(ValueError, match=said):
@@ -494,10 +507,62 @@ def test_threads_do_not_change_the_batches(street_data, bank):
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.phase == b.phase
 
 
+def test_processes_share_each_batch(street_data, bank, monkeypatch):
+    """Four pictures, two processes with two each: between them every picture, and none twice."""
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    shares = []
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        batches = Batches([load_dataset(street_data, 'train')], [WordSampler(parse_classes(CLASSES.values()), bank)], RECIPE)
+        (which, indices), = batches.plan(0)
+        assert sorted(indices) == [0, 1, 2, 3]
+        seen = []
+        monkeypatch.setattr('lgseg_ros.training.batches.augment', lambda image, *rest: (seen.append(image), (image, image))[1])
+        batches.load(0, 0, which, indices)
+        shares.append({image.tobytes() for image in seen})
+    assert len(shares[0]) == len(shares[1]) == 2 and not shares[0] & shares[1]
+
+
+SYNCHRONY = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from lgseg_ros.training.parallel import check_agreement, process_group, rank_and_world
+from lgseg_ros.training.train import Trainer
+sys.path.insert(0, sys.argv[3])
+from test_training import RECIPE, trainer_of
+from lgseg_ros.vocabulary.bank import load_npz_bank
+with process_group(torch.device('cpu')):
+    trainer = trainer_of(Path(sys.argv[1]), load_npz_bank(sys.argv[2]), replace(RECIPE, batch=1), validation=False)
+    trainer.train_epoch(progress=False)
+    learnt = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    check_agreement('weights', learnt.view(torch.int32).long().sum().item(), torch.device('cpu'))
+    bias = next(b for name, b in trainer.model.named_buffers() if name.endswith('running_mean'))
+    if rank_and_world()[0] == 0:
+        print('weights agree')
+    check_agreement('pictures', bias.view(torch.int32).long().sum().item(), torch.device('cpu'))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_processes_learn_the_same_from_different_pictures(street_data, tmp_path):
+    """After an epoch all weights are equal bit by bit; the statistics of batch norm, of each one's own pictures, not."""
+    script = tmp_path / 'synchrony.py'
+    script.write_text(SYNCHRONY)
+    answer = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(script),
+         str(street_data), str(write_bank(tmp_path / 'bank.npz')), str(Path(__file__).parent)],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
+    assert answer.stdout.count('weights agree') == 1, answer.stderr
+    assert answer.returncode != 0 and 'different pictures' in answer.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_learn_one_network(street_data, tmp_path):
-    """torchrun with gloo: both halves of each batch count, and one process writes."""
+    """torchrun with gloo, stopped and resumed: one process writes and reports."""
     bank = write_bank(tmp_path / 'bank.npz')
     run = tmp_path / 'run'
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',

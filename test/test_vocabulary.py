@@ -128,6 +128,9 @@ def test_classes_with_a_preset_take_its_ids_and_phrases(state):
     assert vocabulary.ids[2] == 16
     assert vocabulary.specs[0].phrases == ('car', 'truck', 'bus')
     assert vocabulary.specs[3].phrases == ('thing 6',)
+    own = state.prepare(['BUILDING=building', 'ROAD'], 'autoware').specs[0]
+    assert own.phrases == ('building',), 'a phrase that is given is not replaced, even by the same name'
+    assert state.prepare([str(own)], 'autoware').specs[0].phrases == ('building',), 'and told so that it can be given again'
 
 
 @pytest.mark.parametrize('taken', [['thing 1', 'thing 2'], ['thing 1']])   # 0 and 1; only 0, its UNKNOWN

@@ -11,7 +11,7 @@ Examples:
 """
 
 import os
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from itertools import product
 
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from ..engines.frames import DEFAULT_PIXELS, Frame
 from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..sim.street import StreetCamera
+from ..sizes import size
 from ..vocabulary.state import VocabularyState
 from .figures import add_json, write_json
 
@@ -46,14 +47,6 @@ def add_arguments(parser):
     parser.add_argument('--rounds', type=int, default=30, metavar='N', help='that count (default: %(default)s)')
     parser.add_argument('--warm-up', type=int, default=5, metavar='N', help='that do not (default: %(default)s)')
     add_json(parser)
-
-
-def size(text):
-    """'640x480' as (640, 480).  Raises ArgumentTypeError."""
-    width, _, height = text.partition('x')
-    if not (width.isdigit() and height.isdigit() and int(width) >= 16 and int(height) >= 16):
-        raise ArgumentTypeError(f'{text!r} is not a size such as 640x480')
-    return int(width), int(height)
 
 
 def run(arguments):

@@ -22,7 +22,7 @@ from ..engines.tensorrt import TensorRTEngine, identify
 from ..engines.tensorrt_build import MAX_BATCH, Shapes, built_shapes, load_tensorrt_engine
 from ..engines.tensorrt_network import make_network
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
-from .bench import size
+from ..sizes import size
 
 MOST_PICTURES = 64   # at once: the working memory of all of them is taken
 

@@ -63,7 +63,7 @@ def run(arguments):
               'names': {spec.name: list(spec.phrases) for spec in renames},
               'distractors': arguments.distractors, 'seed': arguments.seed, **figures}
     print_table(figures)
-    print(f'{len(dataset)} pictures of {dataset.name} {arguments.split} in {seconds:.0f} s, {facts["engine"]}')
+    print(f'{len(dataset)} pictures of {dataset.name} {arguments.split} in {seconds:.0f} s, {facts["engine"]} in {facts["precision"]}')
     write_json(arguments.json, result)
     return 0
 
@@ -83,33 +83,47 @@ def _network(arguments):
         return _torch_run(arguments)
     from ..engines.weights import load_weights
     weights = load_weights(arguments.weights)
-    facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'engine': arguments.engine}
+    facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'engine': EXACT, 'precision': 'fp32'}
     if arguments.engine == EXACT:
         from ..model.weights_file import load_segmenter
         return weights.bank, _torch(load_segmenter(weights), arguments.device), facts
+    from ..training.evaluate import engine_predictor
+    engine = _engine(arguments, weights)
+    facts.update(engine=engine.NAME, precision=engine.precision)
+    return weights.bank, lambda wording: engine_predictor(engine, wording), facts
+
+
+def _engine(arguments, weights):
+    """What was asked for and nothing else, whose figures would be taken for its own.  Raises ValueError."""
+    from ..engines.cpu import has_int8_dot
     from ..engines.factory import create_engine
     from ..engines.frames import DEFAULT_PIXELS
-    from ..training.evaluate import engine_predictor
+    from ..engines.onnxruntime import OnnxRuntimeEngine
+    if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
+        return OnnxRuntimeEngine(weights, precision='int8')   # which no robot would use here, but is as accurate
+
+    def refuse_another(choice):
+        if choice.fell_back:
+            raise ValueError(f'{choice}; only what was asked for is measured')
     settings = Namespace(engine=arguments.engine, precision=arguments.precision, threads=0,
                          network_pixels=DEFAULT_PIXELS)
-    engine = create_engine(settings, weights)
-    facts['engine'] = engine.NAME
-    return weights.bank, lambda wording: engine_predictor(engine, wording), facts
+    return create_engine(settings, weights, refuse_another)
 
 
 def _torch_run(arguments):
     import torch
 
-    from ..training.runs import load_run
+    from ..training.runs import check_width, load_run
     from ..vocabulary.bank import TextBank, load_npz_bank
     trained = load_run(arguments.run)
     path = arguments.bank or trained.origin.get('bank')
     if not path:
         raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
     bank = load_npz_bank(path)
+    check_width(trained, path, bank.vectors)
     with torch.no_grad():
         rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
-    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'engine': EXACT}
+    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'engine': EXACT, 'precision': 'fp32'}
     return TextBank(bank.names, rows), _torch(trained.model, arguments.device), facts
 
 

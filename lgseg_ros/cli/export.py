@@ -25,7 +25,7 @@ def add_arguments(parser):
     source.add_argument('--run', metavar='DIR', help='folder that "lgseg train" wrote')
     source.add_argument('--weights', metavar='W', help='shipped name or .safetensors: make only its ONNX file again')
     parser.add_argument('--name', help="of the weights (default: the run folder's)")
-    parser.add_argument('--out', default='weights', metavar='DIR', help='folder to write (default: %(default)s)')
+    parser.add_argument('--out', metavar='DIR', help='folder to write (default: weights)')
     parser.add_argument('--bank', metavar='NPZ',
                         help='text bank whose names travel in the weights (default: the run\'s)')
     parser.add_argument('--data', action='append', metavar='DIR',
@@ -39,6 +39,8 @@ def add_arguments(parser):
 def run(arguments):
     """Write the files and say which."""
     from ..engines.weights import load_weights
+    if arguments.weights and (arguments.name or arguments.out):
+        raise ValueError('--name and --out are for --run; with --weights the ONNX file is made beside the weights')
     path = load_weights(arguments.weights).path if arguments.weights else _weights_of_run(arguments)
     same, exact = make_onnx(path)
     for suffix in ('.safetensors', '.json', '.onnx'):
@@ -94,7 +96,7 @@ def compare(model, weights):
 def _weights_of_run(arguments):
     """Write the .safetensors and the card; returns the path of the former."""
     from ..model.weights_file import save_weights
-    from ..training.runs import load_run
+    from ..training.runs import check_width, load_run
     from ..vocabulary.bank import TextBank
     from ..vocabulary.embedding_file import read_embeddings
     trained = load_run(arguments.run)
@@ -106,8 +108,9 @@ def _weights_of_run(arguments):
     if not file:
         raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
     name = arguments.name or trained.folder.resolve().name
-    path = Path(arguments.out) / name
+    path = Path(arguments.out or 'weights') / name
     bank = read_embeddings(file)
+    check_width(trained, file, bank.vectors)
     save_weights(trained.model, TextBank(bank.names, bank.vectors), path,
                  model_card(name, trained, bank.space, arguments))
     return Path(f'{path}.safetensors')

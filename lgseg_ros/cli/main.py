@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 
 from .missing import explain_missing
@@ -23,6 +24,9 @@ COMMANDS = {
 
 def main(argv=None):
     """Run `lgseg COMMAND ...`.  Returns the exit code: 0 done, 1 failed with a message, 2 wrong usage."""
+    if '_ARGCOMPLETE' in os.environ:   # set by the shell's completion, which reads the answer
+        from .completion import complete
+        complete(COMMANDS)
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog='lgseg', description='Language-guided segmentation: pictures, words, masks.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')

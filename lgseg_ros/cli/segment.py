@@ -132,7 +132,7 @@ def segment_pictures(segmenter, paths, out):
 def segment_video(segmenter, spec, out, limit=None):
     """Write overlay.mp4 of a video, a camera or another source, up to `limit` frames."""
     with open_source(spec) as source:
-        if source.frame_count is None and limit is None:
+        if source.endless and limit is None:
             raise ValueError(f'{spec} has no end; give --frames N')
         path = out / 'overlay.mp4'
         video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), source.fps, (source.width, source.height))
@@ -140,7 +140,7 @@ def segment_video(segmenter, spec, out, limit=None):
             raise ValueError(f'{path} cannot be written: this OpenCV has no MPEG-4 encoder; give pictures instead')
         try:
             # A container's frame count is an estimate: it is for the bar only.
-            count = min(filter(None, (source.frame_count, limit)))
+            count = min(filter(None, (source.frame_count, limit)), default=None)
             for frame in tqdm(islice(source, limit), total=count, unit='frame', leave=False, disable=None):
                 video.write(segmenter(frame)[1])
         finally:

@@ -136,6 +136,8 @@ def make_trainer(arguments, device):
     datasets = [load_dataset(folder, arguments.split) for folder in arguments.data]
     if config.unseen:
         datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
+    if arguments.loaders < 0:
+        raise ValueError(f'--loaders is {arguments.loaders}; give the number of threads, or 0 for the default')
     loaders = arguments.loaders or default_loaders(device)
     if loaders > 1:
         cv2.setNumThreads(1)   # else each of them brings as many again

@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 
 from ..node.images import image_message
 from ..sim.sources import open_source
+from ..sizes import size
 
 
 def play(node, source, topic, limit=None, going=rclpy.ok):
@@ -45,11 +46,11 @@ def main():
     parser.add_argument('--source', default='demo', help='see "lgseg demo --help"')
     parser.add_argument('--topic', default='/camera/image_raw')
     parser.add_argument('--frames', type=int, help='stop after this many')
-    parser.add_argument('--size', help='WIDTHxHEIGHT to scale to')
+    parser.add_argument('--size', type=size, default=(None, None), metavar='WxH', help='to scale to')
     parser.add_argument('--fps', type=float, help="instead of the source's own")
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     arguments = parser.parse_args()
-    width, height = map(int, arguments.size.split('x')) if arguments.size else (None, None)
+    width, height = arguments.size
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))

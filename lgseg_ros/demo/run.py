@@ -1,9 +1,10 @@
 """Run the demo: start camera and node as processes, record, change the words half-way, sum up."""
 
 import json
+import math
 import os
 import random
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ FIRST = {'preset': 'camvid', 'classes': []}
 SECOND = 'road,vehicle=car|truck|bus,person=person|pedestrian|cyclist,plants=tree|vegetation|grass,sky'
 READY_S = 30      # how long the node may take to offer its service
 NODE = '/lgseg'
+FILES = ('overlay.mp4', 'before.png', 'after.png', 'summary.json')   # that the demo writes
 
 
 class DemoError(RuntimeError):
@@ -25,7 +27,8 @@ class DemoError(RuntimeError):
 
 def is_topic(source):
     """Whether a --source names a ROS topic rather than a file."""
-    return source.startswith('/') and not Path(source).exists() and not source.startswith('/dev/')
+    return bool(re.fullmatch(r'(/[A-Za-z_]\w*)+', source)) and not Path(source).exists() \
+        and not source.startswith('/dev/')
 
 
 def environment(own_camera=True):
@@ -60,19 +63,30 @@ def run_demo(arguments):
     from ..sim.sources import open_source
     own_camera = not is_topic(arguments.source)
     topic = '/camera/image_raw' if own_camera else arguments.source
-    fps, total = 15.0, None
+    fps, seconds, ends = 15.0, arguments.duration or 20.0, False
     if own_camera:
-        with open_source(arguments.source, fps=arguments.fps) as source:   # says early what is wrong with it
+        width, height = arguments.size
+        with open_source(arguments.source, width=width, height=height, fps=arguments.fps) as source:   # tells faults early
             fps, total = source.fps, arguments.frames or source.frame_count
+            ends = not arguments.duration and bool(arguments.frames or not source.endless)
+        if total:
+            seconds = min(arguments.duration or math.inf, total / fps)
         os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))   # not to meet a robot by chance
-    out = Path(arguments.out)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out = _make_room(Path(arguments.out), arguments.source)
     os.environ.update(environment(own_camera))
-    seconds = arguments.duration or (total / fps if total else 20.0)
-    summary = _record(arguments, topic, out, fps, seconds)
+    summary = _record(arguments, topic, out, fps, seconds, ends)
     (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
     return summary
+
+
+def _make_room(out, source):
+    """The folder `out` without the files of an earlier demo; others stay.  Raises DemoError if one is the source."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (out / name for name in FILES):
+        if path.exists() and path.resolve() == Path(source).expanduser().resolve():
+            raise DemoError(f'--source {source} is a file that the demo writes to --out; give another --out')
+        path.unlink(missing_ok=True)
+    return out
 
 
 def _node_arguments(arguments, topic):
@@ -87,7 +101,7 @@ def _node_arguments(arguments, topic):
     return words
 
 
-def _record(arguments, topic, out, fps, seconds):
+def _record(arguments, topic, out, fps, seconds, ends):
     import rclpy   # before any process is started that could only say the same of a machine without ROS
     from rclpy.executors import SingleThreadedExecutor
 
@@ -103,8 +117,8 @@ def _record(arguments, topic, out, fps, seconds):
         _wait_for_node(recorder, node)
         if topic != arguments.source:
             camera = _start_camera(arguments, topic)
-        _spin(executor, recorder, arguments, camera, seconds)
-        sent = json.loads(camera.communicate(timeout=10)[0].splitlines()[-1])['frames_sent'] if camera else None
+        _spin(executor, recorder, arguments, camera, seconds, READY_S if ends else 0)
+        sent = _frames_sent(camera) if camera else None
         recorder.finish()
     finally:
         if camera:
@@ -133,14 +147,27 @@ def _wait_for_node(recorder, process):
 
 def _start_camera(arguments, topic):
     words = ['--source', arguments.source, '--topic', topic]
-    for option in ('fps', 'size', 'frames'):
-        value = getattr(arguments, option)
+    given = {'fps': arguments.fps, 'frames': arguments.frames,
+             'size': arguments.size[0] and '{}x{}'.format(*arguments.size)}
+    for option, value in given.items():
         words += [f'--{option}', str(value)] if value else []
     return start('lgseg_ros.demo.camera', *words, env=os.environ, stdout=subprocess.PIPE)
 
 
-def _spin(executor, recorder, arguments, camera, seconds):
-    """Record until the camera ends (or the time given), with the change of words half-way."""
+def _frames_sent(camera):
+    """End the camera if it still plays, and read what it says then.  Raises DemoError if that is nothing."""
+    code = stop(camera)
+    lines = camera.stdout.read().splitlines()
+    if not lines:
+        raise DemoError(f'the camera process ended with code {code}; its messages above say why')
+    return json.loads(lines[-1])['frames_sent']
+
+
+def _spin(executor, recorder, arguments, camera, seconds, grace):
+    """Record for `seconds`, or until the camera ends, with the change of words half-way.
+
+    grace: seconds more that a camera which ends by itself may take, being late on a busy machine.
+    """
     def ended():
         return camera is not None and camera.poll() is not None
 
@@ -156,8 +183,8 @@ def _spin(executor, recorder, arguments, camera, seconds):
     spin(seconds / 2)
     if recorder.mask_times:
         recorder.change_vocabulary(split_classes(arguments.then))
-    spin(seconds / 2 + (READY_S if camera else 0))   # a camera ends by itself, late on a busy machine
-    spin(1.5, lambda: False)                         # the last masks, and the node's last counters
+    spin(seconds / 2 + grace)
+    spin(1.5, lambda: False)   # the last masks, and the node's last counters
     _progress(recorder, seconds, end='\n')
 
 

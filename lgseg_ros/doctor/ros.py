@@ -6,7 +6,7 @@ from pathlib import Path
 from .child import run_python
 from .verdict import fail, ok, skip, warn
 
-TESTED = ('humble', 'jazzy', 'kilted')
+MADE_FOR = ('humble', 'jazzy', 'kilted')
 # In a child: rcl ends the whole process when RMW_IMPLEMENTATION names something that is not there.
 IDENTIFY = 'import rclpy; rclpy.init(); print(rclpy.get_rmw_implementation_identifier())'
 INTERFACES = {'sensor_msgs.msg': 'Image', 'diagnostic_msgs.msg': 'DiagnosticArray', 'lifecycle_msgs.msg': 'Transition',
@@ -32,11 +32,11 @@ class Ros:
 
 def distribution(ros):
     """Whether a ROS 2 is sourced, and this Python can use it."""
-    if ros.works and ros.distribution in TESTED:
+    if ros.works and ros.distribution in MADE_FOR:
         return ok(ros.distribution)
     if ros.works:
         return warn(f'{ros.distribution or "unnamed (ROS_DISTRO is not set)"}',
-                    f'tested with {", ".join(TESTED)}: expect differences, or use one of them')
+                    f'made for {", ".join(MADE_FOR)}: expect differences, or use one of them')
     if ros.distribution:
         wanted = os.environ.get('RMW_IMPLEMENTATION', '')
         if wanted and 'rclpy' not in ros.reason:

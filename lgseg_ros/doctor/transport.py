@@ -78,12 +78,18 @@ def largest_shared_memory(root):
 
 def cyclone_settings(environment, rmem_max='/proc/sys/net/core/rmem_max'):
     """The Verdict on Cyclone's receive buffer: pictures come in bursts of datagrams that must fit."""
-    limit = int(Path(rmem_max).read_text())
-    if limit < CYCLONE_BUFFER:
+    try:
+        limit = int(Path(rmem_max).read_text())
+    except OSError:   # in a container's own network
+        limit = None
+    if limit is not None and limit < CYCLONE_BUFFER:
         return warn(f'the kernel allows receive buffers of {limit} bytes: most large pictures are lost',
                     f'sudo sysctl -w net.core.rmem_max={CYCLONE_BUFFER}, then {CYCLONE_EXPORT}')
     if 'SocketReceiveBufferSize' not in _cyclone_text(environment.get('CYCLONEDDS_URI', '')):
         return warn('Cyclone DDS has its default receive buffer: part of large pictures is lost', CYCLONE_EXPORT)
+    if limit is None:
+        return warn(f'{rmem_max} cannot be read, so what the kernel allows is not known',
+                    f'look outside the container: sysctl net.core.rmem_max should be {CYCLONE_BUFFER} or more')
     return ok('Cyclone DDS with a receive buffer of its own size')
 
 

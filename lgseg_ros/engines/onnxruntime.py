@@ -36,7 +36,7 @@ class OnnxRuntimeEngine:
         self.pixels, self.threads, self.precision = pixels, threads or usable_cores(), precision
         self.path = onnx_file(weights, precision)
         try:
-            self._session = onnxruntime.InferenceSession(str(self.path), session_options(self.threads),
+            self._session = onnxruntime.InferenceSession(str(self.path), session_options(self.threads, precision),
                                                          providers=providers)
         except Exception as error:  # ONNX Runtime raises its own kinds for each sort of damage
             raise cannot_load(self.path, error, weights, precision) from error
@@ -69,7 +69,7 @@ class OnnxRuntimeEngine:
                 f'with {self.path.name}')
 
 
-def session_options(threads):
+def session_options(threads, precision='fp32'):
     """How ONNX Runtime is to run a network in a node: with so many threads, and without its advice in the log."""
     import onnxruntime
     options = onnxruntime.SessionOptions()
@@ -77,6 +77,9 @@ def session_options(threads):
     # Workers that sleep between the operators of one frame cost it 4 to 12 %; workers that spin on after it would take
     # the cores that DDS and the node need.
     options.add_session_config_entry('session.force_spinning_stop', '1')
+    if precision == 'int8' and not has_int8_dot():
+        # 8-bit products would saturate here: compute them in fp32 between the same roundings, slow but right.
+        options.add_session_config_entry('session.disable_quant_qdq', '1')
     options.log_severity_level = 3
     return options
 

@@ -18,7 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from ..vocabulary.state import Vocabulary, VocabularyState
 from ..whole_file import whole_file
-from .cpu import has_int8_dot, usable_cores
+from .cpu import usable_cores
 from .frames import network_size, to_network
 from .onnxruntime import OnnxRuntimeEngine, session_options
 
@@ -67,7 +67,7 @@ class Quantizer:
 
     def agreement(self, path):
         """Share of the check pictures' pixels, 0..1, that get the fp32 graph's id."""
-        session = _session(path, quantized=True)
+        session = _session(path, 'int8')
         same = [np.mean(session.run(['ids'], f)[0] == ids) for f, ids in zip(self._checks, self._reference)]
         return float(np.mean(same))
 
@@ -138,9 +138,6 @@ def _no_advice():
         logging.disable(logging.NOTSET)
 
 
-def _session(path, quantized=False):
-    options = session_options(usable_cores())
-    if quantized and not has_int8_dot():
-        # 8-bit products would saturate here: compute them in fp32 between the same roundings.
-        options.add_session_config_entry('session.disable_quant_qdq', '1')
-    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+def _session(path, precision='fp32'):
+    return onnxruntime.InferenceSession(str(path), session_options(usable_cores(), precision),
+                                        providers=['CPUExecutionProvider'])

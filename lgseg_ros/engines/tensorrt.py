@@ -89,6 +89,7 @@ class TensorRTEngine:
         from .tensorrt_build import load_tensorrt_engine
         self.pixels, self._cuda = pixels, Cuda()
         self._identity = identity = identify(weights, pixels, precision)
+        self.precision = identity.precision
         path = engine_folder() / identity.file_name
         reason = why_not(path, identity)
         if reason:

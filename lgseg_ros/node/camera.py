@@ -101,11 +101,16 @@ def scaled_info(info, header, frame_size, mask_size):
     if tuple(frame_size) == tuple(mask_size):
         return scaled
     scale_y, scale_x = mask_size[0] / frame_size[0], mask_size[1] / frame_size[1]
-    scaled.height, scaled.width = mask_size
+    # Not the mask's size: with a region of interest or binning, width and height are those of the whole sensor.
+    scaled.height, scaled.width = _scaled(info.height, scale_y), _scaled(info.width, scale_x)
     for matrix, columns in ((scaled.k, 3), (scaled.p, 4)):
         matrix[:columns] *= scale_x
         matrix[columns:2 * columns] *= scale_y
     for field, scale in (('x_offset', scale_x), ('width', scale_x), ('y_offset', scale_y), ('height', scale_y)):
-        # A hostile region must not wrap around, or lose the frame, where the mask is larger than the picture.
-        setattr(scaled.roi, field, min(round(getattr(info.roi, field) * scale), 2**32 - 1))
+        setattr(scaled.roi, field, _scaled(getattr(info.roi, field), scale))
     return scaled
+
+
+def _scaled(pixels, scale):
+    """A hostile number must not wrap around, or lose the frame, where the mask is larger than the picture."""
+    return min(round(pixels * scale), 2**32 - 1)

@@ -1,10 +1,14 @@
 """A camera's subscriptions: raw or compressed pictures, and camera info."""
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .timers import create_steady_timer
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:   # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 NAMES_S = 1.0   # after its QoS, the name of a publisher's node comes to be known
 RELIABILITY = {'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': ReliabilityPolicy.RELIABLE}

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -25,7 +26,7 @@ def main(args=None):
     # wherever the interpreter happens to be.
     before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = None
+    node, code = None, 1
     try:
         node = SegmentNode()
         if node.settings.autostart and not node.start():
@@ -34,9 +35,9 @@ def main(args=None):
         executor.add_node(node)
         while not signals and rclpy.ok():
             executor.spin_once(timeout_sec=LOOK_S)
+        code = 0
     except ValueError as error:
         rclpy.logging.get_logger('lgseg').fatal(str(error))
-        return 1
     finally:
         if node is not None:
             node.close()
@@ -44,16 +45,18 @@ def main(args=None):
         for number, handler in before.items():
             signal.signal(number, handler)
         if node is not None and node.engine_runs():
-            leave_at_once()
-    return 0
+            leave_at_once(code)
+    return code
 
 
-def leave_at_once():
+def leave_at_once(code):
     """End the process, its goodbyes said, without taking libraries down under a thread that still runs in one of them:
-    OpenVINO aborts then."""
+    OpenVINO aborts then.  An exception on its way out is told first."""
+    if sys.exc_info()[0]:
+        traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == '__main__':

@@ -36,6 +36,7 @@ class SegmentNode(LifecycleNode):
         self.words = Words(self, self._mirror_in_parameters)
         self.cameras = []
         self._engine = self._worker = self._bond = None
+        self._strays = []           # workers that could not be ended, of engines that are gone otherwise
         self._inputs = []
         self._watch = None
         self._syncing = False
@@ -196,8 +197,8 @@ class SegmentNode(LifecycleNode):
         return self._worker.busy_seconds() if self._worker else 0.0
 
     def engine_runs(self):
-        """Whether a thread still works on a frame, also after `close` has waited for it in vain."""
-        return bool(self._worker and self._worker.runs())
+        """Whether a thread still works on a frame, also after `close` or a transition has waited for it in vain."""
+        return any(worker.runs() for worker in (*self._strays, self._worker) if worker)
 
     def bond_state(self):
         """none, or waiting, formed, broken."""
@@ -223,10 +224,16 @@ class SegmentNode(LifecycleNode):
         for camera in self.cameras:
             self._diagnostics.forget(camera)
             camera.destroy(self)
-        self.words.release()
-        if not self.engine_runs():   # else it uses that memory, which then goes with the process
-            close_engine(self._engine)
+        worker, engine = self._worker, self._engine
         self.cameras, self._engine, self._worker = [], None, None
+        self.words.release()
+        if worker and worker.runs():   # it uses the engine's memory, which then goes with the process
+            self._strays.append(worker)
+            return
+        try:
+            close_engine(engine)
+        except Exception as error:   # a GPU that failed for good, say: to clean up is then the way out
+            self.get_logger().error(f'the engine did not close: {type(error).__name__}: {error}')
 
     # --- parameters: checked without side effects first, applied after all of a request passed
 
@@ -259,7 +266,7 @@ class SegmentNode(LifecycleNode):
     def _apply_parameters(self, parameters):
         """Make them the settings, and the words in force.  Raises what embedding words may raise, changing nothing."""
         proposed = self._proposed(parameters)
-        changed = self._words_change(proposed)
+        changed = self._words_change(proposed) and self.words.vocabulary is not None
         vocabulary = self.words.replace(proposed) if changed else None
         self.settings = proposed
         if changed:
@@ -267,8 +274,7 @@ class SegmentNode(LifecycleNode):
             self._mirror_in_parameters(list(proposed.vocabulary), proposed.preset, vocabulary.threshold)
 
     def _words_change(self, proposed):
-        return (self.words.vocabulary is not None and not self._syncing
-                and any(getattr(proposed, name) != getattr(self.settings, name) for name in PARAMETERS))
+        return not self._syncing and any(getattr(proposed, name) != getattr(self.settings, name) for name in PARAMETERS)
 
     def _mirror_in_parameters(self, classes, preset, threshold):
         """Let `ros2 param get` tell the truth after a change that came another way."""

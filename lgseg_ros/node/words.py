@@ -7,7 +7,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
 from ..vocabulary.classes import VocabularyError
-from ..vocabulary.state import VocabularyState
+from ..vocabulary.state import VocabularyState, choose_classes
 from ..vocabulary.text_source import EncoderNeeded, TextSource
 from .background import Background
 
@@ -54,8 +54,12 @@ class Words:
         return self._encoding_first(self.vocabulary.replace, settings)
 
     def check(self, settings):
-        """Raise VocabularyError if `replace` would."""
-        self._encoding_first(self.vocabulary.prepare, settings)
+        """Raise VocabularyError if `replace` would; before `load`, where it is not known which phrases will do, only
+        for what is no vocabulary."""
+        if self.vocabulary:
+            self._encoding_first(self.vocabulary.prepare, settings)
+        else:
+            choose_classes(*words_of(settings)[:2])
 
     def _encoding_first(self, action, settings):
         try:
@@ -107,6 +111,8 @@ class Words:
         return _describe(vocabulary, response)
 
     async def _learn_and_replace(self, *wanted):
+        if self.vocabulary is None:   # a request that waited in the queue while the node was cleaned up
+            raise VocabularyError('the node is not configured; ask again once it is')
         try:
             return self.vocabulary.replace(*wanted)   # at once, where the encoder is not needed
         except EncoderNeeded as needed:

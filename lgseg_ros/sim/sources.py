@@ -32,12 +32,14 @@ class Source:
         width, height: size of every frame, pixels.
         fps: rate at which the frames are meant to be shown, frames a second. Nothing here waits: pacing is the player's.
         frame_count: number of frames, or None where that is endless or not known.
+        endless: whether the frames never end: a camera, the street, whatever is looped.
 
     Iterating yields BGR frames, uint8 [height, width, 3]. Use it in a `with` block, or call close().
     """
 
-    def __init__(self, name, frames, width, height, fps, frame_count=None, release=None):
+    def __init__(self, name, frames, width, height, fps, frame_count=None, release=None, endless=False):
         self.name, self.width, self.height, self.fps, self.frame_count = name, width, height, fps, frame_count
+        self.endless = endless
         self._frames, self._release = frames, release
 
     def __iter__(self):
@@ -159,7 +161,7 @@ def _open_street(spec, seed, width, height, fps):
     width, height = _target(640, 480, width, height)
     fps = float(fps or 30.0)
     camera = _street_camera(spec, width, height, seed, fps)
-    return Source(spec, (camera.render(i)[0] for i in itertools.count()), width, height, fps)
+    return Source(spec, (camera.render(i)[0] for i in itertools.count()), width, height, fps, endless=True)
 
 
 def _street_camera(spec, width, height, seed, fps):
@@ -176,7 +178,7 @@ def _open_still(name, image, width, height, fps, loop):
     count = None if loop else max(1, round(STILL_SECONDS * fps))
     # A consumer may draw on its frame, so each one is its own copy.
     numbers = itertools.count() if loop else range(count)
-    return Source(name, (frame.copy() for _ in numbers), width, height, fps, count)
+    return Source(name, (frame.copy() for _ in numbers), width, height, fps, count, endless=loop)
 
 
 def _natural(path):
@@ -191,7 +193,7 @@ def _open_folder(folder, width, height, fps, loop):
     width, height = _target(first.shape[1], first.shape[0], width, height)
     order = itertools.cycle(paths) if loop else paths
     frames = (_fit(_read_image(path), width, height) for path in order)
-    return Source(str(folder), frames, width, height, float(fps or 10.0), None if loop else len(paths))
+    return Source(str(folder), frames, width, height, float(fps or 10.0), None if loop else len(paths), endless=loop)
 
 
 def _open_video(path, width, height, fps, loop):
@@ -203,10 +205,10 @@ def _open_video(path, width, height, fps, loop):
                           f"ffmpeg -i {path.name} -c:v libx264 -pix_fmt yuv420p readable.mp4")
     width, height = _target(first.shape[1], first.shape[0], width, height)
     own_fps = capture.get(cv2.CAP_PROP_FPS)
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))   # not above 0 where the container does not tell
     fps = float(fps or (own_fps if 0 < own_fps <= 1000 else 30.0))
     frames = _video_frames(path, capture, first, width, height, loop)
-    return Source(str(path), frames, width, height, fps, None if loop or count <= 0 else count, capture.release)
+    return Source(str(path), frames, width, height, fps, None if loop or count <= 0 else count, capture.release, loop)
 
 
 def _video_frames(path, capture, frame, width, height, loop):
@@ -236,7 +238,8 @@ def _open_device(spec, width, height, fps):
     width, height = _target(first.shape[1], first.shape[0], width, height)
     own_fps = capture.get(cv2.CAP_PROP_FPS)
     fps = float(fps or (own_fps if 0 < own_fps <= 1000 else 30.0))
-    return Source(spec, _video_frames(spec, capture, first, width, height, False), width, height, fps, None, capture.release)
+    return Source(spec, _video_frames(spec, capture, first, width, height, False), width, height, fps, None, capture.release,
+                  endless=True)
 
 
 def _cameras_here():
@@ -263,7 +266,7 @@ def _open_demo(width, height, fps, loop):
 
     total = street + photo
     numbers = (n % total for n in itertools.count()) if loop else range(total)
-    return Source('demo', (frame(n) for n in numbers), width, height, fps, None if loop else total)
+    return Source('demo', (frame(n) for n in numbers), width, height, fps, None if loop else total, endless=loop)
 
 
 def _pan(picture, progress, width, height):

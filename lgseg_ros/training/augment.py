@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-VOID = 255
+OUTSIDE = 254   # the label beyond the picture's edge, which is not the same as what nobody labelled
 
 
 def augment(image, label, size, rng, scales=(0.6, 1.9)):
@@ -11,7 +11,7 @@ def augment(image, label, size, rng, scales=(0.6, 1.9)):
 
     image: RGB uint8 [H, W, 3]; label: uint8 [H, W]; size: (height, width) of the crop;
     scales: smallest and largest.
-    Returns the same two at `size`; what lies outside the picture is void.
+    Returns the same two at `size`; what lies outside the picture is labelled `OUTSIDE`.
     """
     image, label = _crop(image, label, size, rng, scales)
     if rng.random() < 0.5:
@@ -30,7 +30,7 @@ def _crop(image, label, size, rng, scales):
     if scale < 1:  # without a blur before shrinking, thin things flicker
         image = cv2.GaussianBlur(image, (0, 0), 0.35 / scale)
     image = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(127, 127, 127))
-    label = cv2.warpAffine(label, matrix, size[::-1], flags=cv2.INTER_NEAREST, borderValue=VOID)
+    label = cv2.warpAffine(label, matrix, size[::-1], flags=cv2.INTER_NEAREST, borderValue=OUTSIDE)
     return image, label
 
 

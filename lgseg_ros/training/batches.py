@@ -17,7 +17,7 @@ class Batch(NamedTuple):
 
     which: int               # index of the data set
     images: torch.Tensor     # uint8 [B, h, w, 3] RGB
-    labels: torch.Tensor     # uint8 [B, h, w] class indices, 255 void
+    labels: torch.Tensor     # uint8 [B, h, w] class indices, 255 void, 254 outside the picture
     wording: Wording
     phase: tuple             # (y, x), 0 or 1 each: where the loss's grid of pixels starts
 

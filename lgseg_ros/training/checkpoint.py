@@ -17,9 +17,9 @@ def save_checkpoint(path, state):
 
 
 def load_checkpoint(path):
-    """Read a checkpoint of tensors and plain values.  Raises CheckpointError."""
+    """Read a checkpoint, a dict of tensors and plain values.  Raises CheckpointError."""
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        return dict(torch.load(path, map_location='cpu', weights_only=True))
     except FileNotFoundError:
         raise CheckpointError(f'{path} is missing; give the .pt file that "lgseg train" wrote') from None
     except Exception as error:  # torch raises many kinds for a damaged file

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from ..model.upsample import mix
+from .augment import OUTSIDE
 
 VOID = 255
 
@@ -77,7 +78,7 @@ def soft_jaccard(logits, labels, classes):
 
 
 def cross_entropy_of_others(logits, labels, classes):
-    """Mean over the unlabelled pixels of -log of the share of the absent names, rows `classes` and on; 0 where there
+    """Mean over the pixels labelled VOID of -log of the share of the absent names, rows `classes` and on; 0 where there
     are no such pixels or names.  Of which absent name a pixel is does not matter: it is of none of the classes."""
     if logits.shape[1] == classes:
         return logits.new_zeros(())
@@ -89,23 +90,28 @@ def cross_entropy_of_others(logits, labels, classes):
 def segmentation_loss(output, labels, row_class, weights, phase, others=0.0):
     """Cross entropy at tau + 0.5 soft Jaccard + 0.4 auxiliary cross entropy on the score map.
 
-    output: Segmentation; labels: [B, H, W]; row_class: [K] on the CPU; weights: [classes];
+    output: Segmentation; labels: [B, H, W], class indices, VOID or OUTSIDE; row_class: [K] on the CPU; weights: [classes];
     phase: see `sample_grid`; the auxiliary weight is DenseCLIP's; others: weight of `cross_entropy_of_others`.
     Returns a scalar and a dict of its parts, without gradient.
     """
     classes = len(weights)
     fine, deep = (absent_as_one(class_logits(each, row_class), classes) for each in (output.logits, output.auxiliary))
-    logits, target = sample_grid(fine, labels, phase, scores=output.scores)
+    logits, found = sample_grid(fine, labels, phase, scores=output.scores)
+    target = _outside_as_void(found)
     absent = torch.ones(logits.shape[1] - classes, device=logits.device)
     weight = torch.cat([weights, absent])  # no pixel is labelled with a distractor; the length must fit
     cross = weighted_cross_entropy(logits, target.long(), weight)
     jaccard = soft_jaccard(logits, target.long(), classes)
     score, coarse = sample_grid(deep, labels, phase, step=8)
-    auxiliary = weighted_cross_entropy(score, coarse.long(), weight)
+    auxiliary = weighted_cross_entropy(score, _outside_as_void(coarse).long(), weight)
     parts = {'cross_entropy': cross.detach(), 'jaccard': jaccard.detach(), 'auxiliary': auxiliary.detach()}
     total = cross + 0.5 * jaccard + 0.4 * auxiliary
     if others:
-        unlabelled = cross_entropy_of_others(logits, target, classes)
+        unlabelled = cross_entropy_of_others(logits, found, classes)
         parts['others'] = unlabelled.detach()
         total = total + others * unlabelled
     return total, parts
+
+
+def _outside_as_void(labels):
+    return labels.masked_fill(labels == OUTSIDE, VOID)

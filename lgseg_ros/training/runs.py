@@ -46,6 +46,14 @@ def load_run(folder):
     return Run(folder, model.eval(), config, epoch, read_log(folder), read_origin(folder))
 
 
+def check_width(run, bank_file, vectors):
+    """Raise ValueError when a bank's embeddings [N, D] are not of the width that the run was trained with."""
+    wanted, got = run.model.config.text_dim, vectors.shape[1]
+    if wanted != got:
+        raise ValueError(f'{bank_file} holds text embeddings of width {got}, {run.folder} was trained with {wanted}; '
+                         'give the bank of the same text encoder')
+
+
 def read_log(folder):
     """The epochs' records in order.  An epoch that a killed run wrote twice counts once."""
     path = Path(folder) / 'log.jsonl'

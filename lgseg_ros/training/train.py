@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..model.baselines import create_model
 from ..model.segmenter import SegmenterConfig
 from .batches import Batches
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .evaluate import evaluate
 from .losses import balanced_weights, segmentation_loss
 from .parallel import check_agreement, rank_and_world
@@ -192,6 +192,10 @@ class Trainer:
         Raises CheckpointError for a damaged file and ValueError when the recipe or the data's classes differ.
         """
         state = load_checkpoint(path)
+        missing = {'config', 'model_config', 'model', 'ema', 'optimiser', 'epoch'} - set(state)
+        if missing:
+            raise CheckpointError(f'{path} is of another program (it has no {", ".join(sorted(missing))}); '
+                                  'give another --out')
         defaults = {'config': asdict(TrainConfig()), 'model_config': asdict(SegmenterConfig())}
         for name, mine in (('config', asdict(self.config)), ('model_config', self.model.describe())):
             stored = {**defaults[name], **state[name]}   # what the run could not yet know had the default
@@ -217,10 +221,12 @@ def check_recipe(config):
             raise ValueError(f'{name.replace("_", " ")} is {getattr(config, name)}; give more than 0')
     if not 0.1 <= config.smallest <= config.largest <= 10:
         raise ValueError(f'scales {config.smallest} to {config.largest}: give a smaller and a larger one of 0.1 to 10')
-    if not config.others >= 0:
-        raise ValueError(f'others is {config.others}; give 0 or more')
-    if config.seed < 0:
-        raise ValueError(f'seed is {config.seed}; give 0 or more')
+    for name in ('others', 'max_distractors', 'seed'):
+        if not getattr(config, name) >= 0:
+            raise ValueError(f'{name.replace("max_", "")} is {getattr(config, name)}; give 0 or more')
+    if config.others and not (config.word_augmentation and config.max_distractors):
+        raise ValueError(f'others is {config.others:g}, but there are no absent names for unlabelled pixels to be of; '
+                         'leave the word augmentation on, with 1 distractor or more')
 
 
 def mixed_precision(device):
@@ -243,7 +249,7 @@ def train(trainer, out, progress=True, until=None):
     config = trainer.config
     if first:
         trainer.rehearse()
-    while trainer.epoch < min(until or config.epochs, config.epochs):
+    while trainer.epoch < (config.epochs if until is None else min(until, config.epochs)):
         start = time.monotonic()
         record = trainer.train_epoch(progress and first)
         record = {'epoch': trainer.epoch, 'seconds': round(time.monotonic() - start, 1), **record}

@@ -5,7 +5,7 @@ YAML.  Without phrases the name is its own phrase.  Several phrases are several
 text rows with one id; the best row wins.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_NAME_LENGTH = 100  # characters; a longer one is a mistake or an attack, not a word
 MAX_ROWS = 255         # ids are uint8 and 255 means unlabelled
@@ -22,9 +22,10 @@ class ClassSpec:
 
     name: str
     phrases: tuple
+    own_phrases: bool = field(compare=False)   # given as such; False: a preset may know better ones
 
     def __str__(self):
-        if self.phrases == (self.name,):
+        if self.phrases == (self.name,) and not self.own_phrases:
             return self.name
         return f'{self.name}={"|".join(self.phrases)}'
 
@@ -56,7 +57,7 @@ def parse_class(text):
             f'class {shorten(text)} has an empty name or phrase; write it as "name" or "name=phrase|phrase"')
     for part in (name, *phrases):
         _check_text(part)
-    return ClassSpec(name, tuple(dict.fromkeys(phrases)))
+    return ClassSpec(name, tuple(dict.fromkeys(phrases)), bool(equals))
 
 
 def _check_text(part):

@@ -56,6 +56,17 @@ class Version:
     threshold: float
 
 
+def choose_classes(classes, preset=''):
+    """The `ClassSpec`s that are meant; arguments as those of `VocabularyState.prepare`.  Raises VocabularyError."""
+    if not preset:
+        return parse_classes(classes)
+    chosen = get_preset(preset).classes.values()
+    if not classes:
+        return tuple(chosen)
+    known = {spec.name: spec for spec in chosen}
+    return tuple(spec if spec.own_phrases else known.get(spec.name, spec) for spec in parse_classes(classes))
+
+
 class VocabularyState:
     """Holds the present `Vocabulary` and the ids given in this run.
 
@@ -99,7 +110,7 @@ class VocabularyState:
     def _prepare(self, classes, preset, threshold):
         """(the next `Vocabulary`, {name: id} of the run with it)."""
         chosen = get_preset(preset) if preset else None
-        specs = self._specs(classes, chosen)
+        specs = choose_classes(classes, preset)
         run = self._allocate(specs, chosen)
         ids = tuple(run[spec.name] for spec in specs)
         phrases = [phrase for spec in specs for phrase in spec.phrases]
@@ -107,16 +118,6 @@ class VocabularyState:
         rows = self._source.rows(phrases)
         version = self.current.version + 1 if self.current else 1
         return Vocabulary(version, specs, ids, rows, row_ids, self._threshold(threshold), preset), run
-
-    @staticmethod
-    def _specs(classes, preset):
-        if preset is None:
-            return parse_classes(classes)
-        if not classes:
-            return tuple(preset.classes.values())
-        known = {spec.name: spec for spec in preset.classes.values()}
-        return tuple(known.get(spec.name, spec) if spec.phrases == (spec.name.lower(),) else spec
-                     for spec in parse_classes(classes))
 
     def _allocate(self, specs, preset):
         """{name: id} of the run with `specs`: the id a name has in this run, else the preset's, else the lowest free.
