@@ -11,34 +11,44 @@ from launch_ros.actions import Node
 
 SHARE = get_package_share_directory('lgseg_ros')
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+# Parameters of the node with their types: one that is given wins over the file. `cameras` is written otherwise, see below.
+PARAMETERS = {
+    'vocabulary': (list, 'Classes as a list, e.g. "[road, car, person=person|pedestrian]"'),
+    'preset': (str, 'Named vocabulary: camvid, cityscapes, autoware, nav2'),
+    'threshold': (float, 'Least confidence of a labelled pixel, 0.0 to 1.0'),
+    'weights': (str, 'Shipped name or path of a .safetensors file'),
+    'engine': (str, 'What runs the network: auto, tensorrt, torch, openvino, onnxruntime'),
+    'precision': (str, 'Numbers it computes with: auto, fp32, fp16, int8'),
+    'threads': (int, 'CPU threads of the engine; 0: all cores'),
+    'network_pixels': (int, 'Pixels of the picture that the network sees; fewer is faster'),
+    'output_size': (str, 'Size of masks: input or network'),
+    'transport': (str, 'Kind of pictures: raw, or compressed (JPEG or PNG on IMAGE_TOPIC/compressed)'),
+    'image_reliability': (str, 'Reliability asked of the camera: best_effort or reliable'),
+    'lazy_subscription': (bool, 'true to leave the camera alone while nobody listens'),
+    'overlay_alpha': (float, 'Opacity of the classes in the overlay, 0.0 to 1.0'),
+    'bond_heartbeat_period': (float, "Seconds between heartbeats to Nav2's lifecycle manager; 0.0: no bond"),
+    'autostart': (bool, 'true, or false to wait for a lifecycle manager'),
+    'use_sim_time': (bool, 'true to take the time from /clock'),
+}
 ARGUMENTS = {
     'image_topic': ('/camera/image_raw', 'Topic of the camera pictures (sensor_msgs/Image)'),
     'camera_info_topic': ('', 'Topic of its sensor_msgs/CameraInfo; empty: camera_info beside image_topic'),
     'cameras': ('', 'Several cameras in place of image_topic, e.g. "{front: /front/image_raw, left: /left/image_raw}"'),
-    'vocabulary': ('', 'Classes as a list, e.g. "[road, car, person=person|pedestrian]"; empty: those of the preset'),
-    'preset': ('', 'Named vocabulary: camvid, cityscapes, autoware, nav2; empty: as params_file says'),
-    'weights': ('', 'Shipped name or path of a .safetensors file; empty: as params_file says'),
-    'engine': ('', 'What runs the network: auto, tensorrt, torch, openvino, onnxruntime; empty: as params_file says'),
-    'precision': ('', 'Numbers it computes with: auto, fp32, fp16, int8; empty: as params_file says'),
     'params_file': (os.path.join(SHARE, 'config', 'segment.yaml'), 'YAML file with the node\'s parameters'),
-    'autostart': ('', 'true, or false to wait for a lifecycle manager; empty: as params_file says'),
-    'use_sim_time': ('', 'true to take the time from /clock; empty: as params_file says'),
     'namespace': ('', 'Namespace of the node'),
     'log_level': ('info', 'debug, info, warn, error or fatal'),
+    **{name: ('', f'{text}; empty: as params_file says') for name, (_, text) in PARAMETERS.items()},
 }
-
-TRUTH = ['', 'true', 'false', 'True', 'False']
-CHOICES = {'autostart': TRUTH, 'use_sim_time': TRUTH}
 
 
 def parse_classes(text):
-    """'[road, car]' or 'road, car' as a list of strings.  Raises ValueError that shows how to write it."""
+    """'[road, car]' or 'road, car' as a list of strings.  Raises ValueError."""
     try:
         value = yaml.safe_load(text if text.lstrip().startswith('[') else f'[{text}]')
     except yaml.YAMLError:
         value = None
     if not isinstance(value, list) or not all(isinstance(item, (str, int, float, bool)) for item in value):
-        raise ValueError(f'vocabulary:={text} is not a list of classes; write vocabulary:="[road, car, sky]"')
+        raise ValueError(text)
     return [str(item) for item in value]
 
 
@@ -54,6 +64,20 @@ def parse_cameras(text):
     return value
 
 
+def parse(name, text):
+    """The text of a launch argument as a value of the parameter's type.  Raises ValueError that names both."""
+    kind = PARAMETERS[name][0]
+    try:
+        return READ[kind](text)
+    except (ValueError, KeyError):
+        raise ValueError(f'{name}:={text}: write {EXAMPLES[kind]}') from None
+
+
+READ = {list: parse_classes, str: str, int: int, float: float, bool: lambda text: {'true': True, 'false': False}[text.lower()]}
+EXAMPLES = {list: 'a list of classes, as in "[road, car, sky]"', int: 'a whole number, as in 2', float: 'a number, as in 0.5',
+            bool: 'true or false'}
+
+
 def beside(image_topic):
     """The CameraInfo topic that a camera driver publishes beside its pictures."""
     head, slash, _ = image_topic.rpartition('/')
@@ -63,10 +87,7 @@ def beside(image_topic):
 def make_node(context):
     """The node's action; a launch argument that is given wins over the parameter file."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    overrides = {name: given[name] for name in ('preset', 'weights', 'engine', 'precision') if given[name]}
-    overrides.update({name: given[name].lower() == 'true' for name in ('autostart', 'use_sim_time') if given[name]})
-    if given['vocabulary']:
-        overrides['vocabulary'] = parse_classes(given['vocabulary'])
+    overrides = {name: parse(name, given[name]) for name in PARAMETERS if given[name]}
     remappings = [('image', given['image_topic']),
                   ('camera_info', given['camera_info_topic'] or beside(given['image_topic']))]
     if given['cameras']:
@@ -85,6 +106,6 @@ def generate_launch_description():
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
         profile = [SetEnvironmentVariable(name, os.path.join(SHARE, 'config', 'fastdds.xml'))
                    for name in PROFILE_VARIABLES]
-    declared = [DeclareLaunchArgument(name, default_value=default, description=text, choices=CHOICES.get(name))
+    declared = [DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text) in ARGUMENTS.items()]
     return LaunchDescription([*declared, *profile, OpaqueFunction(function=make_node)])

@@ -1,9 +1,12 @@
 """The launch file's arguments become the node's parameters and remappings."""
 
 import importlib.util
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from lgseg_ros.node.settings import Settings
 
 launch = pytest.importorskip('launch', reason='the wheels have no launch')
 launch_ros = pytest.importorskip('launch_ros', reason='the wheels have no launch_ros')
@@ -61,7 +64,18 @@ def test_words_of_truth(module, given, word):
 
 
 @pytest.mark.parametrize('arguments', [{'cameras': '[front]'}, {'cameras': '{front: 3}'}, {'cameras': '{'},
-                                       {'vocabulary': '{road: 1}'}])
+                                       {'vocabulary': '{road: 1}'}, {'threshold': 'low'}, {'threads': '1.5'},
+                                       {'autostart': 'perhaps'}])
 def test_bad_arguments_show_how_to_write_them(module, arguments):
-    with pytest.raises(ValueError, match='; write '):
+    with pytest.raises(ValueError, match='write '):
         node_of(module, **arguments)
+
+
+def test_every_parameter_is_an_argument_of_its_type(module):
+    """`ros2 launch` drops arguments that a launch file does not declare, without a word."""
+    kinds = {entry.name: list if entry.type == list[str] else entry.type for entry in fields(Settings)}
+    kinds['use_sim_time'] = bool   # every node's
+    assert {**{name: kind for name, (kind, _) in module.PARAMETERS.items()}, 'cameras': list} == kinds
+    _, parameters = node_of(module, threshold='1', threads='2', transport='compressed', lazy_subscription='true')
+    assert parameters == {'threshold': 1.0, 'threads': 2, 'transport': 'compressed', 'lazy_subscription': True}
+    assert isinstance(parameters['threshold'], float)

@@ -354,16 +354,16 @@ def equal(a, b):
 
 
 def test_a_run_learns_and_tells_of_it(street_data, bank, tmp_path):
-    trainer = trainer_of(street_data, bank, replace(RECIPE, epochs=8, learning_rate=5e-3, evaluate_every=4))
+    trainer = trainer_of(street_data, bank, replace(RECIPE, epochs=16, learning_rate=5e-3, evaluate_every=8))
     before = trainer.evaluate(progress=False)
     figures = train(trainer, tmp_path, progress=False)
     log = read_log(tmp_path)
-    assert [record['epoch'] for record in log] == list(range(1, 9))
+    assert [record['epoch'] for record in log] == list(range(1, 17))
     assert log[-1]['cross_entropy'] < 0.75 * log[0]['cross_entropy']
-    assert [record['epoch'] for record in log if 'validation' in record] == [4, 8]
-    assert figures['epoch'] == 8 and figures['pixel_accuracy'] > before['pixel_accuracy'] + 5
+    assert [record['epoch'] for record in log if 'validation' in record] == [8, 16]
+    assert figures['epoch'] == 16 and figures['pixel_accuracy'] > before['pixel_accuracy'] + 5
     run = load_run(tmp_path)
-    assert run.validation == figures and run.epoch == 8 and not run.model.training
+    assert run.validation == figures and run.epoch == 16 and not run.model.training
     assert equal(run.model.state_dict(), trainer.ema.state_dict())
     assert not equal(trainer.ema.state_dict(), trainer.model.state_dict())
 

@@ -24,6 +24,7 @@ ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weig
 def add_arguments(parser):
     """The command line of `lgseg eval`."""
     from ..engines.factory import ENGINE_NAMES, PRECISIONS
+    from ..engines.frames import DEFAULT_PIXELS
     from ..engines.weights import DEFAULT_WEIGHTS
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
@@ -40,6 +41,8 @@ def add_arguments(parser):
                              'interpolated to full size, and always with --run (default: %(default)s)')
     parser.add_argument('--precision', choices=PRECISIONS, default='auto',
                         help='numbers the engine computes with (default: %(default)s)')
+    parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
+                        help='pixels of the picture that an engine sees (default: %(default)s)')
     parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
     parser.add_argument('--device', default='auto', help='of --engine exact: auto, cpu, cuda (default: %(default)s)')
     add_json(parser)
@@ -89,7 +92,7 @@ def _network(arguments):
         return weights.bank, _torch(load_segmenter(weights), arguments.device), facts
     from ..training.evaluate import engine_predictor
     engine = _engine(arguments, weights)
-    facts.update(engine=engine.NAME, precision=engine.precision)
+    facts.update(engine=engine.NAME, precision=engine.precision, network_pixels=arguments.network_pixels)
     return weights.bank, lambda wording: engine_predictor(engine, wording), facts
 
 
@@ -97,16 +100,15 @@ def _engine(arguments, weights):
     """What was asked for and nothing else, whose figures would be taken for its own.  Raises ValueError."""
     from ..engines.cpu import has_int8_dot
     from ..engines.factory import create_engine
-    from ..engines.frames import DEFAULT_PIXELS
     from ..engines.onnxruntime import OnnxRuntimeEngine
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
-        return OnnxRuntimeEngine(weights, precision='int8')   # which no robot would use here, but is as accurate
+        return OnnxRuntimeEngine(weights, 0, arguments.network_pixels, 'int8')   # which no robot would use here, but is as accurate
 
     def refuse_another(choice):
         if choice.fell_back:
             raise ValueError(f'{choice}; only what was asked for is measured')
     settings = Namespace(engine=arguments.engine, precision=arguments.precision, threads=0,
-                         network_pixels=DEFAULT_PIXELS)
+                         network_pixels=arguments.network_pixels)
     return create_engine(settings, weights, refuse_another)
 
 

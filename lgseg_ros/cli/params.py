@@ -68,8 +68,9 @@ def as_markdown(rows):
     head = ['<!-- Do not edit: written by `' + REGENERATE + '` from lgseg_ros/node/settings.py. -->', '',
             '# Parameters of the node', '',
             'Those that may change at run time are set with `ros2 param set /lgseg NAME VALUE`: a value that is not',
-            'allowed is refused with the reason and changes nothing. The others are given at start, in a parameter',
-            'file (`config/segment.yaml`, or `lgseg params --yaml` for all of them) or with `-p NAME:=VALUE`.', '',
+            'allowed is refused with the reason and changes nothing. The others are given at start: as `NAME:=VALUE` to',
+            '`ros2 launch`, with `-p NAME:=VALUE` to the node itself, or in a parameter file (`config/segment.yaml`, or',
+            '`lgseg params --yaml` for all of them).', '',
             '| name | type | default | allowed | at run time | description |', '| --- | --- | --- | --- | --- | --- |']
     return '\n'.join(head + [
         f'| `{row.name}` | {row.type} | `{cell(json.dumps(row.default))}` | {cell(row.allowed)} | '

@@ -22,11 +22,11 @@ def parameter(default, description, low=None, high=None, choices=None, changeabl
 class Settings:
     """Values of all parameters.  An empty string list is [''], because ROS cannot type []."""
 
+    preset: str = parameter(   # before vocabulary: `ros2 param load` sets one by one, in the order of `lgseg params`
+        'camvid', 'Named vocabulary with fixed ids: camvid, cityscapes, autoware, nav2; empty: none', changeable=True)
     vocabulary: list[str] = parameter(
         [''], 'Classes to look for, each "name" or "name=phrase|phrase", at most 255 phrases in all, '
         'because masks are mono8; empty: those of the preset', changeable=True)
-    preset: str = parameter(
-        'camvid', 'Named vocabulary with fixed ids: camvid, cityscapes, autoware, nav2; empty: none', changeable=True)
     threshold: float = parameter(
         0.0, 'Least confidence of a labelled pixel; less confident ones get id 255', 0.0, 1.0, changeable=True)
     weights: str = parameter(
@@ -35,7 +35,8 @@ class Settings:
         'auto', 'What runs the network; auto: the fastest that is ready here. One that does not work is replaced by '
         'the next, with a warning', choices=ENGINE_NAMES)
     precision: str = parameter(
-        'auto', 'Numbers the network computes with; auto: the fastest whose masks are as good', choices=PRECISIONS)
+        'auto', 'Numbers the network computes with; auto: int8 on a CPU with 8-bit dot products where the file is there, '
+        'fp16 with TensorRT or torch on a GPU, else fp32', choices=PRECISIONS)
     threads: int = parameter(0, 'CPU threads of the engine; 0: all cores this process may use', 0, 256)
     network_pixels: int = parameter(
         DEFAULT_PIXELS, 'Pixels of the picture that the network sees, at the frame\'s aspect ratio; fewer is faster',
