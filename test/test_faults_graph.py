@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from contextlib import ExitStack
 
 import cv2
 import numpy as np
@@ -237,19 +237,16 @@ STATES = [(state, how) for state in ('unconfigured', 'inactive', 'active', 'acti
 def endings(small):
     """{(state, signal): (exit code, log)} of nodes that were told to end in that state."""
     results = {}
-
-    def end(state, how, name):
-        with NodeProcess('threads:=1', f'autostart:={str(state.startswith("active")).lower()}', name=name) as process:
-            with Peer(f'/{name}', listen=('mask',)) as peer:
-                reach(state, process, peer, name, small)
-                code, _ = process.end(how)
+    for first in range(0, len(STATES), 4):   # four start together
+        with ExitStack() as stack:
+            started = [(state, how, f'ending{first + n}', stack.enter_context(NodeProcess(
+                'threads:=1', f'autostart:={str(state.startswith("active")).lower()}', name=f'ending{first + n}')))
+                for n, (state, how) in enumerate(STATES[first:first + 4])]
+            for state, how, name, process in started:   # peers of one process at once: Fast DDS may deadlock between them
+                with Peer(f'/{name}', listen=('mask',)) as peer:
+                    reach(state, process, peer, name, small)
+                    code, _ = process.end(how)
                 results[state, how] = code, process.log
-    threads = [threading.Thread(target=end, args=(*case, f'ending{n}')) for n, case in enumerate(STATES)]
-    for first in range(0, len(threads), 4):
-        for thread in threads[first:first + 4]:
-            thread.start()
-        for thread in threads[first:first + 4]:
-            thread.join()
     return results
 
 
