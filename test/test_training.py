@@ -486,7 +486,7 @@ def test_data_sets_with_different_classes_in_one_run(street_data, bank, tmp_path
     assert sorted(batch.which for batch in batches) == [0, 0, 1, 1, 1], 'in proportion to their sizes'
     for batch in batches:
         known = set(range(len(datasets[batch.which].specs)))
-        assert set(batch.labels.unique().tolist()) <= known | {255}
+        assert set(batch.labels.unique().tolist()) <= known | {OUTSIDE, 255}
         assert known <= set(batch.wording.row_class)
     figures = train(trainer, tmp_path / 'run', progress=False)
     assert len(figures['iou']) == 11

@@ -136,9 +136,9 @@ def make_trainer(arguments, device):
     datasets = [load_dataset(folder, arguments.split) for folder in arguments.data]
     if config.unseen:
         datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
-    if arguments.loaders < 0:
-        raise ValueError(f'--loaders is {arguments.loaders}; give the number of threads, or 0 for the default')
-    loaders = arguments.loaders or default_loaders(device)
+    loaders = default_loaders(device) if arguments.loaders is None else arguments.loaders
+    if loaders < 1:
+        raise ValueError(f'--loaders is {loaders}; give 1 thread or more')
     if loaders > 1:
         cv2.setNumThreads(1)   # else each of them brings as many again
     return Trainer(datasets, _validation(arguments), bank, config, start.config if start else model_config, device,
