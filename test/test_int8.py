@@ -10,7 +10,7 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.cli.quantize import search
-from lgseg_ros.engines import cpu, quantize
+from lgseg_ros.engines import cpu, onnxruntime, quantize
 from lgseg_ros.engines.frames import Frame
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
@@ -53,14 +53,14 @@ def test_only_the_picture_is_quantised(quantized):
 
 def test_a_candidate_is_judged_as_by_a_cpu_with_dot_products(quantized, street, monkeypatch):
     """Where 8-bit products saturate, the rounding is judged and not the saturation."""
-    monkeypatch.setattr(quantize, 'has_int8_dot', lambda: False)
+    monkeypatch.setattr(onnxruntime, 'has_int8_dot', lambda: False)
     frames = [Frame(np.roll(street[0], 90 * n, axis=1), 'bgr') for n in range(2)]
     with quantize.Quantizer(quantized, frames, frames) as quantizer:
         assert quantizer.agreement(int8_path(quantized)) > 0.98
 
 
-@needs_dot
 def test_masks_are_those_of_fp32(quantized, street):
+    """On a CPU without 8-bit dot products too, where the roundings are computed in fp32."""
     frame, words = Frame(street[0], 'bgr'), VocabularyState(quantized.bank).replace([], 'camvid')
     exact, fast = (OnnxRuntimeEngine(quantized, 1, precision=p).run([frame], words)[0] for p in ('fp32', 'int8'))
     assert np.mean(exact.ids == fast.ids) > 0.98

@@ -67,7 +67,7 @@ def test_wrong_arguments_are_named(capsys, arguments, said):
 def test_a_wrong_size_is_named(capsys, size):
     with pytest.raises(SystemExit):
         main(['build-engine', '--size', size])
-    assert f'{size!r} is not a size such as' in capsys.readouterr().err
+    assert f'{size!r} is not a size; give' in capsys.readouterr().err
 
 
 def test_the_network_is_made_for_a_robot(capsys, tmp_path, weights):
