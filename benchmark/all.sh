@@ -12,5 +12,5 @@ run parity ${DATA:+--data "$DATA"}
 run transport
 run node --parameters engine:=onnxruntime precision:=fp32
 run cameras --parameters engine:=onnxruntime precision:=fp32
-run startup
-run vocabulary
+run startup --engines openvino onnxruntime
+run vocabulary --parameters engine:=openvino precision:=fp32
