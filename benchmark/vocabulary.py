@@ -5,7 +5,7 @@ mask.  The first half runs without changes, the second with: what is dropped in 
 the changes.  Mislabelled is a mask with an id that the newest LabelInfo stamped no later does not name; words of one
 vocabulary are in no other, so that it would show.  The network is small, so that it keeps up with 30 Hz.
 
-    python benchmark/vocabulary.py --parameters engine:=onnxruntime --json benchmark/results/vocabulary.json
+    python benchmark/vocabulary.py --parameters engine:=openvino precision:=fp32
 """
 
 import argparse

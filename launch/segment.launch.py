@@ -12,6 +12,7 @@ from launch_ros.actions import Node
 SHARE = get_package_share_directory('lgseg_ros')
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 # Parameters of the node with their types: one that is given wins over the file. `cameras` is written otherwise, see below.
+# Not read from lgseg_ros.node.settings, whose imports (OpenCV, rclpy) would delay every launch; a test compares the two.
 PARAMETERS = {
     'vocabulary': (list, 'Classes as a list, e.g. "[road, car, person=person|pedestrian]"'),
     'preset': (str, 'Named vocabulary: camvid, cityscapes, autoware, nav2'),
@@ -64,18 +65,25 @@ def parse_cameras(text):
     return value
 
 
+def parse_truth(text):
+    """'true' or 'False' as a bool.  Raises ValueError."""
+    if text.lower() not in ('true', 'false'):
+        raise ValueError(text)
+    return text.lower() == 'true'
+
+
+READERS = {list: (parse_classes, 'a list of classes, as in "[road, car, sky]"'), str: (str, 'text'),
+           int: (int, 'a whole number, as in 2'), float: (float, 'a number, as in 0.5'),
+           bool: (parse_truth, 'true or false')}
+
+
 def parse(name, text):
-    """The text of a launch argument as a value of the parameter's type.  Raises ValueError that names both."""
-    kind = PARAMETERS[name][0]
+    """The text of a launch argument as a value of the parameter's type.  Raises ValueError that shows how to write it."""
+    read, example = READERS[PARAMETERS[name][0]]
     try:
-        return READ[kind](text)
-    except (ValueError, KeyError):
-        raise ValueError(f'{name}:={text}: write {EXAMPLES[kind]}') from None
-
-
-READ = {list: parse_classes, str: str, int: int, float: float, bool: lambda text: {'true': True, 'false': False}[text.lower()]}
-EXAMPLES = {list: 'a list of classes, as in "[road, car, sky]"', int: 'a whole number, as in 2', float: 'a number, as in 0.5',
-            bool: 'true or false'}
+        return read(text)
+    except ValueError:
+        raise ValueError(f'{name}:={text}: write {example}') from None
 
 
 def beside(image_topic):

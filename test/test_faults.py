@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -440,15 +441,22 @@ class SlowEngine(FailingEngine):
         self.closed += 1
 
 
+@contextmanager
+def a_frame_in_the_engine(name, engine, street):
+    """(node, peer, manager, engine, small picture, event) of an active node whose engine is at a frame until the event."""
+    returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
+    with NodeHere(name, 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer(f'/{name}') as peer:
+        slow = here.node._engine = here.node._worker._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        manager = Manager(peer.connect(), name)
+        wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
+        yield here, peer, manager, slow, small, returns
+
+
 @fault(ENGINE, 'an engine that hangs while the node is deactivated and activated again',
        'activate fails with the reason until the engine returns: one thread uses it at a time; then masks, and a '
        'clean-up closes it')
 def test_an_engine_that_hangs_over_a_pause(engine, street):
-    returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
-    with NodeHere('paused', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer('/paused') as peer:
-        slow = here.node._engine = here.node._worker._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
-        manager = Manager(peer.connect(), 'paused')
-        wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
+    with a_frame_in_the_engine('paused', engine, street) as (here, peer, manager, slow, small, returns):
         assert manager.change(Transition.TRANSITION_DEACTIVATE)
         assert not manager.change(Transition.TRANSITION_ACTIVATE) and not slow.closed
         assert manager.state() == State.PRIMARY_STATE_INACTIVE
@@ -465,11 +473,7 @@ def test_an_engine_that_hangs_over_a_pause(engine, street):
 @fault(ENGINE, 'an engine that hangs over a clean-up',
        'the node can be configured and activated again, with another engine; the end of the process knows of the thread')
 def test_an_engine_that_hangs_over_a_clean_up(engine, street):
-    returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
-    with NodeHere('abandoned', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer('/abandoned') as peer:
-        slow = here.node._engine = here.node._worker._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
-        manager = Manager(peer.connect(), 'abandoned')
-        wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
+    with a_frame_in_the_engine('abandoned', engine, street) as (here, peer, manager, slow, small, returns):
         assert manager.change(Transition.TRANSITION_DEACTIVATE) and manager.change(Transition.TRANSITION_CLEANUP)
         assert here.node.engine_runs() and not slow.closed
         assert manager.change(Transition.TRANSITION_CONFIGURE) and manager.change(Transition.TRANSITION_ACTIVATE)

@@ -529,7 +529,6 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from lgseg_ros.training.parallel import check_agreement, process_group, rank_and_world
-from lgseg_ros.training.train import Trainer
 sys.path.insert(0, sys.argv[3])
 from test_training import RECIPE, trainer_of
 from lgseg_ros.vocabulary.bank import load_npz_bank
@@ -538,10 +537,10 @@ with process_group(torch.device('cpu')):
     trainer.train_epoch(progress=False)
     learnt = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
     check_agreement('weights', learnt.view(torch.int32).long().sum().item(), torch.device('cpu'))
-    bias = next(b for name, b in trainer.model.named_buffers() if name.endswith('running_mean'))
+    seen = next(b for name, b in trainer.model.named_buffers() if name.endswith('running_mean'))
     if rank_and_world()[0] == 0:
         print('weights agree')
-    check_agreement('pictures', bias.view(torch.int32).long().sum().item(), torch.device('cpu'))
+    check_agreement('pictures', seen.view(torch.int32).long().sum().item(), torch.device('cpu'))
 """
 
 

@@ -26,15 +26,16 @@ def add_arguments(parser):
                         help='first words, "road,car=car|van,sky" (default: preset camvid)')
     parser.add_argument('--preset', default='', help='first words by name: camvid, cityscapes, autoware, nav2')
     parser.add_argument('--then', default=SECOND, metavar='LIST', help='words after the change (default: %(default)s)')
-    parser.add_argument('--out', default='out/demo', help='folder to write; the files of an earlier demo there go (default: %(default)s)')
+    parser.add_argument('--out', default='out/demo',
+                        help='folder to write; the files of an earlier demo there go (default: %(default)s)')
     parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
                         help='shipped name or .safetensors (default: %(default)s)')
     add_engine_arguments(parser)
     parser.add_argument('--fps', type=float, help="play at this rate instead of the source's own")
     parser.add_argument('--size', type=size, default=(None, None), metavar='WxH', help='scale the source, e.g. 1280x720')
     parser.add_argument('--frames', type=int, help='stop after this many frames')
-    parser.add_argument('--duration', type=float, metavar='S', help='seconds to record (default: the whole source; 20 of a topic, a camera or '
-                                                                        'the street)')
+    parser.add_argument('--duration', type=float, metavar='S',
+                        help='seconds to record (default: the whole source; 20 of a topic, a camera or the street)')
     parser.add_argument('--json', action='store_true', help='print the summary as JSON instead of a table')
 
 

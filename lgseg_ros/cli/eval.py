@@ -66,7 +66,8 @@ def run(arguments):
               'names': {spec.name: list(spec.phrases) for spec in renames},
               'distractors': arguments.distractors, 'seed': arguments.seed, **figures}
     print_table(figures)
-    print(f'{len(dataset)} pictures of {dataset.name} {arguments.split} in {seconds:.0f} s, {facts["engine"]} in {facts["precision"]}')
+    print(f'{len(dataset)} pictures of {dataset.name} {arguments.split} in {seconds:.0f} s, '
+          f'{facts["engine"]} in {facts["precision"]}')
     write_json(arguments.json, result)
     return 0
 
@@ -102,7 +103,8 @@ def _engine(arguments, weights):
     from ..engines.factory import create_engine
     from ..engines.onnxruntime import OnnxRuntimeEngine
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
-        return OnnxRuntimeEngine(weights, 0, arguments.network_pixels, 'int8')   # which no robot would use here, but is as accurate
+        # Too slow for a robot here, but as accurate as where the CPU has them.
+        return OnnxRuntimeEngine(weights, 0, arguments.network_pixels, 'int8')
 
     def refuse_another(choice):
         if choice.fell_back:
@@ -115,14 +117,10 @@ def _engine(arguments, weights):
 def _torch_run(arguments):
     import torch
 
-    from ..training.runs import check_width, load_run
-    from ..vocabulary.bank import TextBank, load_npz_bank
+    from ..training.runs import load_run, read_bank
+    from ..vocabulary.bank import TextBank
     trained = load_run(arguments.run)
-    path = arguments.bank or trained.origin.get('bank')
-    if not path:
-        raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
-    bank = load_npz_bank(path)
-    check_width(trained, path, bank.vectors)
+    bank = read_bank(trained, arguments.bank)
     with torch.no_grad():
         rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
     facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'engine': EXACT, 'precision': 'fp32'}

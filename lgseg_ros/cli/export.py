@@ -96,21 +96,16 @@ def compare(model, weights):
 def _weights_of_run(arguments):
     """Write the .safetensors and the card; returns the path of the former."""
     from ..model.weights_file import save_weights
-    from ..training.runs import check_width, load_run
+    from ..training.runs import load_run, read_bank
     from ..vocabulary.bank import TextBank
-    from ..vocabulary.embedding_file import read_embeddings
     trained = load_run(arguments.run)
     head = trained.config.get('head', 'ours')
     if head != 'ours':
         raise ValueError(f'{arguments.run} was trained with --head {head}, a baseline for comparison that no engine '
                          'runs; export a run of --head ours')
-    file = arguments.bank or trained.origin.get('bank')
-    if not file:
-        raise ValueError(f'{arguments.run} does not say which text bank it used; give --bank FILE.npz')
+    bank = read_bank(trained, arguments.bank)
     name = arguments.name or trained.folder.resolve().name
     path = Path(arguments.out or 'weights') / name
-    bank = read_embeddings(file)
-    check_width(trained, file, bank.vectors)
     save_weights(trained.model, TextBank(bank.names, bank.vectors), path,
                  model_card(name, trained, bank.space, arguments))
     return Path(f'{path}.safetensors')

@@ -208,7 +208,7 @@ def _open_video(path, width, height, fps, loop):
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))   # not above 0 where the container does not tell
     fps = float(fps or (own_fps if 0 < own_fps <= 1000 else 30.0))
     frames = _video_frames(path, capture, first, width, height, loop)
-    return Source(str(path), frames, width, height, fps, None if loop or count <= 0 else count, capture.release, loop)
+    return Source(str(path), frames, width, height, fps, None if loop or count <= 0 else count, capture.release, endless=loop)
 
 
 def _video_frames(path, capture, frame, width, height, loop):

@@ -10,6 +10,7 @@ import torch
 
 from ..model.baselines import create_model
 from ..model.segmenter import SegmenterConfig
+from ..vocabulary.embedding_file import read_embeddings
 from .checkpoint import CheckpointError, load_checkpoint
 
 PACKAGES = ('torch', 'timm', 'numpy', 'opencv-python-headless')
@@ -46,12 +47,20 @@ def load_run(folder):
     return Run(folder, model.eval(), config, epoch, read_log(folder), read_origin(folder))
 
 
-def check_width(run, bank_file, vectors):
-    """Raise ValueError when a bank's embeddings [N, D] are not of the width that the run was trained with."""
-    wanted, got = run.model.config.text_dim, vectors.shape[1]
+def read_bank(run, file=None):
+    """The `Embeddings` of the text bank that the run was trained with, or of another `file` of the same text encoder.
+
+    Raises ValueError when there is none, or its embeddings are of another width.
+    """
+    file = file or run.origin.get('bank')
+    if not file:
+        raise ValueError(f'{run.folder} does not say which text bank it used; give --bank FILE.npz')
+    bank = read_embeddings(file)
+    wanted, got = run.model.config.text_dim, bank.vectors.shape[1]
     if wanted != got:
-        raise ValueError(f'{bank_file} holds text embeddings of width {got}, {run.folder} was trained with {wanted}; '
+        raise ValueError(f'{file} holds text embeddings of width {got}, {run.folder} was trained with {wanted}; '
                          'give the bank of the same text encoder')
+    return bank
 
 
 def read_log(folder):
