@@ -21,7 +21,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 
 from lgseg_ros.cli.figures import add_json, write_json
-from lgseg_ros.demo.run import start, stop
+from lgseg_ros.demo.run import keep_to_this_host, start, stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.paths import find_share
 
@@ -66,7 +66,7 @@ def main():
     add_json(parser)
     arguments = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    keep_to_this_host(os.environ)
     profile, rows = find_share('config', 'fastdds.xml'), []
     with tempfile.TemporaryDirectory() as folder:
         picture = str(Path(folder) / 'noise.png')

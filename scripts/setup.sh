@@ -57,8 +57,8 @@ parse_arguments() {
 # ROS becomes "wheels" or the folder of the sourced distribution, PYTHON the interpreter for .venv.
 choose_ros() {
     local rclpy=""
+    PYTHON=${LGSEG_PYTHON:-python3}
     if [ -n "${ROS_DISTRO:-}" ]; then
-        PYTHON=${LGSEG_PYTHON:-python3}
         rclpy=$(cd / && "$PYTHON" -c 'import importlib.util as u; s = u.find_spec("rclpy"); print(s.origin if s else "")' 2>/dev/null) || true
     fi
     case $rclpy in
@@ -66,7 +66,24 @@ choose_ros() {
         # <folder>/lib/python3.X/site-packages/rclpy/__init__.py (Debian: dist-packages, maybe under local/)
         *) ROS=${rclpy%%/lib/python3*} && ROS=${ROS%/local} ;;
     esac
-    if [ "$ROS" = wheels ]; then choose_python_for_wheels; fi
+    # Wheels in another environment, such as that of another checkout whose activate.sh was sourced.
+    [ -f "$ROS/setup.bash" ] || ROS=wheels
+    if [ "$ROS" != wheels ]; then
+        check_python_of "$rclpy"
+    else
+        [ -n "$rclpy" ] || ! have_real rclpy || die "a ROS distribution is sourced, but $PYTHON does not find its rclpy" \
+            "Name the distribution's own Python:  LGSEG_PYTHON=/usr/bin/python3 scripts/setup.sh"
+        choose_python_for_wheels
+    fi
+}
+
+# check_python_of FILE: a package of another Python's is found too, through PYTHONPATH, and then nothing compiled loads.
+check_python_of() {
+    local wanted have
+    wanted=$(grep -o 'python3\.[0-9]*' <<<"$1" | head -n 1) || return 0 # Debian's own folder names no version
+    have=$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    [ "$have" = "$wanted" ] || die "the sourced distribution $ROS is for $wanted, and $(command -v "$PYTHON") is $have" \
+        "Name the distribution's own:  LGSEG_PYTHON=/usr/bin/python3 scripts/setup.sh"
 }
 
 choose_python_for_wheels() {
@@ -206,8 +223,8 @@ build_inputs() {
 
 # have_real PACKAGE: whether a workspace other than this one offers it.
 have_real() {
-    local prefix
-    for prefix in ${AMENT_PREFIX_PATH//:/ }; do
+    local prefix prefixes=${AMENT_PREFIX_PATH:-}
+    for prefix in ${prefixes//:/ }; do
         case $prefix in "$LGSEG_ROOT"/*) continue ;; esac
         [ ! -e "$prefix/share/ament_index/resource_index/packages/$1" ] || return 0
     done
@@ -235,6 +252,8 @@ done_with() { printf '%s' "$2" >"$VENV/$1.done"; }
 # Two set-ups at once (a demo and the tests) would tear the same folder apart: the second waits.
 lock() {
     command -v flock >/dev/null || return 0
+    # Somebody else's checkout, as in a container built by root: fine as long as there is nothing to do.
+    { : >>"$LGSEG_ROOT/.setup.lock"; } 2>/dev/null || return 0
     exec 9>"$LGSEG_ROOT/.setup.lock"
     flock -n 9 || { say "waiting for another set-up of $LGSEG_ROOT to end ..." && flock 9; }
 }
@@ -264,6 +283,8 @@ main() {
     plan
     [ "$STEPS" -gt 0 ] || return 0
     check_build_tools
+    [ -w "$LGSEG_ROOT" ] || die "there is something to set up, and $(id -un) may not write to $LGSEG_ROOT" \
+        "Run scripts/setup.sh once as $(stat -c %U "$LGSEG_ROOT"), or take a copy of your own."
     if [ "$ROS" = wheels ]; then say "ROS 2 Jazzy from wheels, with $PYTHON"; else say "ROS 2 $ROS_DISTRO from $ROS"; fi
     rm -rf "$LOG_DIR"
     [ "$FRESH" = no ] || rm -rf "$LGSEG_ROOT/log"

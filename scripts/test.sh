@@ -89,8 +89,10 @@ main() {
     RUN=$$-$RANDOM
     STARTED=$(mktemp)
     trap clean_up EXIT
+    # Only the plugins that these tests use: those of a distribution (launch_testing) are for the pytest of its time.
+    export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
     # In the foreground: bash lets background jobs ignore Ctrl-C, and the nodes under test would inherit that.
-    LGSEG_TEST_RUN=$RUN python -m pytest -c "$LGSEG_ROOT/pytest.ini" --rootdir "$LGSEG_ROOT" "${PYTEST[@]}"
+    LGSEG_TEST_RUN=$RUN python -m pytest -p pytest_timeout -c "$LGSEG_ROOT/pytest.ini" --rootdir "$LGSEG_ROOT" "${PYTEST[@]}"
 }
 
 main "$@"

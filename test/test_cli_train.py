@@ -252,7 +252,7 @@ def test_segment_a_video(place, weights, tmp_path):
     for _ in range(7):
         video.write(picture)
     video.release()
-    for limit, wanted in (([], 7), (['--frames', '3'], 3)):
+    for limit, wanted in (([], 7), (['--frames', '3', '--masks'], 3)):
         out = tmp_path / str(wanted)
         assert main(['segment', str(path), '--vocabulary', 'road,sky', '--threshold', '0.9', '--weights', weights,
                      '--out', str(out),
@@ -262,6 +262,11 @@ def test_segment_a_video(place, weights, tmp_path):
         assert drawn.read()[1].shape == picture.shape
         summary = json.loads((out / 'classes.json').read_text())
         assert summary['frames'] == wanted and summary['threshold'] == 0.9 and summary['unlabelled']['share'] > 0
+    masks = [cv2.imread(str(tmp_path / f'3/mask/00000{n}.png'), cv2.IMREAD_UNCHANGED) for n in range(3)]
+    counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
+    assert masks[0].shape == picture.shape[:2] and counts[255] / counts.sum() == pytest.approx(
+        summary['unlabelled']['share'], abs=1e-4)
+    assert not (tmp_path / '7/mask').exists()
 
 
 def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
@@ -292,6 +297,13 @@ def test_segment_a_stream_that_does_not_tell_its_length(weights, tmp_path):
 def test_segment_refuses(weights, tmp_path, arguments, said, capsys):
     assert main(['segment', *arguments, '--weights', weights, '--out', str(tmp_path / 'out')]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_segment_names_a_picture_that_cannot_be_written(place, weights, tmp_path, capsys):
+    (tmp_path / 'mask/000.png').mkdir(parents=True)
+    assert main(['segment', str(place / 'data/val/images/000.png'), '--vocabulary', 'road', '--weights', weights,
+                 '--out', str(tmp_path)]) == 1
+    assert 'mask/000.png cannot be written' in capsys.readouterr().err
 
 
 def test_segment_names_a_picture_that_cannot_be_decoded(weights, tmp_path, capsys):

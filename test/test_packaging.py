@@ -123,6 +123,37 @@ def test_setup_says_what_to_do(arguments, environment, said):
     assert 'scripts/setup.sh' in answer.stderr
 
 
+def distribution(folder, python):
+    """A folder that is to setup.sh what /opt/ros/<distribution> is, and the environment of a shell that sourced it."""
+    site = folder / 'lib' / python / 'site-packages'
+    for path in (site / 'rclpy/__init__.py', folder / 'setup.bash', folder / 'share/ament_index/resource_index/packages/rclpy'):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return {'ROS_DISTRO': 'jazzy', 'AMENT_PREFIX_PATH': str(folder), 'PYTHONPATH': str(site)}
+
+
+@pytest.mark.parametrize('python, path, said', [
+    ('python3.4', None, 'is for python3.4, and '), ('python3.4', '', 'does not find its rclpy')])
+def test_setup_names_the_python_that_does_not_fit_the_distribution(tmp_path, python, path, said):
+    """conda's or pyenv's comes first in PATH, say."""
+    environment = distribution(tmp_path, python)
+    if path is not None:
+        environment['PYTHONPATH'] = path
+    answer = run_script('setup.sh', LGSEG_PYTHON=sys._base_executable, **environment)
+    assert answer.returncode == 1 and said in answer.stderr and 'LGSEG_PYTHON=/usr/bin/python3' in answer.stderr
+
+
+@pytest.mark.parametrize('marker, found', [('setup.bash', 'the folder'), (None, 'wheels')])
+def test_setup_tells_a_distribution_from_wheels_in_another_environment(tmp_path, marker, found):
+    environment = distribution(tmp_path, f'python{sys.version_info[0]}.{sys.version_info[1]}')
+    if marker is None:
+        (tmp_path / 'setup.bash').unlink()
+    code = f'source {ROOT}/scripts/setup.sh; choose_python_for_wheels() {{ :; }}; choose_ros; echo $ROS'
+    env = {'PATH': '/usr/bin:/bin', 'LGSEG_PYTHON': sys._base_executable, **environment}
+    answer = subprocess.run(['bash', '-c', code], env=env, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == (str(tmp_path) if found == 'the folder' else 'wheels')
+
+
 def test_setup_in_an_activated_shell_does_not_build_on_the_environment_that_it_throws_away(tmp_path):
     """`.venv/bin` is first in PATH then."""
     (tmp_path / 'scripts').mkdir()

@@ -1,12 +1,12 @@
 """Segment pictures, a folder of pictures or a video with the words you give.
 
 Pictures: OUT/overlay/NAME.png (for people) and OUT/mask/NAME.png (8-bit ids, 255 unlabelled).
-Videos and cameras: OUT/overlay.mp4.  Both: OUT/classes.json with ids, names and each class's share of the pixels.
+Videos and cameras: OUT/overlay.mp4, and with --masks OUT/mask/000000.png and so on.  Both: OUT/classes.json with ids, names and each class's share of the pixels.
 
 Examples:
   lgseg segment street.jpg --vocabulary "road,car,person=person|pedestrian,sky"
   lgseg segment photos/ --preset cityscapes --out out/photos
-  lgseg segment drive.mp4 --vocabulary "road,lane marking,car" --threshold 0.4 --alpha 0.6
+  lgseg segment drive.mp4 --vocabulary "road,pavement,car" --threshold 0.4 --masks
   lgseg segment street:7 --frames 100                        (the procedural street camera)
 """
 
@@ -42,6 +42,7 @@ def add_arguments(parser):
     parser.add_argument('--alpha', type=float, default=0.5,
                         help='opacity of the classes, 0 to 1 (default: %(default)s)')
     parser.add_argument('--frames', type=int, metavar='N', help='stop a video or camera after N frames')
+    parser.add_argument('--masks', action='store_true', help="write the mask of every frame of a video too")
     parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
                         help='shipped name or .safetensors (default: %(default)s)')
     add_engine_arguments(parser)
@@ -67,10 +68,11 @@ def run(arguments):
     if pictures:
         segment_pictures(segmenter, pictures, out)
     else:
-        segment_video(segmenter, arguments.input, out, arguments.frames)
+        segment_video(segmenter, arguments.input, out, arguments.frames, arguments.masks)
     (out / 'classes.json').write_text(json.dumps(segmenter.summary(), indent=2) + '\n')
     print(segmenter.table())
-    print(f'written to {out}: ' + ('overlay/, mask/' if pictures else 'overlay.mp4') + ', classes.json')
+    written = ['overlay/' if pictures else 'overlay.mp4', *(['mask/'] if pictures or arguments.masks else [])]
+    print(f'written to {out}: {", ".join(written)}, classes.json')
     return 0
 
 
@@ -125,15 +127,23 @@ def segment_pictures(segmenter, paths, out):
             raise ValueError(f'{path} cannot be decoded; convert it to JPEG or PNG, or remove it')
         ids, overlay = segmenter(image)
         name = path.stem if stems.count(path.stem) == 1 else path.name   # a.jpg and a.png must not share a file
-        cv2.imwrite(str(out / 'mask' / f'{name}.png'), ids)
-        cv2.imwrite(str(out / 'overlay' / f'{name}.png'), overlay)
+        write_picture(out / 'mask' / f'{name}.png', ids)
+        write_picture(out / 'overlay' / f'{name}.png', overlay)
 
 
-def segment_video(segmenter, spec, out, limit=None):
-    """Write overlay.mp4 of a video, a camera or another source, up to `limit` frames."""
+def write_picture(path, image):
+    """Write it.  Raises ValueError where OpenCV says no more than that it did not."""
+    if not cv2.imwrite(str(path), image):
+        raise ValueError(f'{path} cannot be written; is the disk full, or another --out needed?')
+
+
+def segment_video(segmenter, spec, out, limit=None, masks=False):
+    """Write overlay.mp4 of a video, a camera or another source, up to `limit` frames; masks: mask/NUMBER.png too."""
     with open_source(spec) as source:
         if source.endless and limit is None:
             raise ValueError(f'{spec} has no end; give --frames N')
+        if masks:
+            (out / 'mask').mkdir(exist_ok=True)
         path = out / 'overlay.mp4'
         video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), source.fps, (source.width, source.height))
         if not video.isOpened():
@@ -141,7 +151,11 @@ def segment_video(segmenter, spec, out, limit=None):
         try:
             # A container's frame count is an estimate: it is for the bar only.
             count = min(filter(None, (source.frame_count, limit)), default=None)
-            for frame in tqdm(islice(source, limit), total=count, unit='frame', leave=False, disable=None):
-                video.write(segmenter(frame)[1])
+            bar = tqdm(islice(source, limit), total=count, unit='frame', leave=False, disable=None)
+            for number, frame in enumerate(bar):
+                ids, overlay = segmenter(frame)
+                video.write(overlay)
+                if masks:
+                    write_picture(out / 'mask' / f'{number:06}.png', ids)
         finally:
             video.release()

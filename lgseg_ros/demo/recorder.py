@@ -49,7 +49,7 @@ class Recorder:
         self.latencies_ms.append((now - stamp_ns(message.header)) / 1e6)
         self.mask_times.append(time.monotonic())
         self.size = [message.width, message.height]
-        counts = np.bincount(np.frombuffer(message.data, np.uint8)[::7], minlength=256)
+        counts = cv2.calcHist([np.frombuffer(message.data, np.uint8)], [0], None, [256], [0, 256])
         self.mask_ids.append((stamp_ns(message.header), set(np.flatnonzero(counts).tolist()) - {255}))
 
     def _on_labels(self, message):
@@ -75,17 +75,12 @@ class Recorder:
             if 'received' in values:
                 self.counters = {key: int(values[key]) for key in ('received', 'segmented', 'dropped', 'failed')}
 
-    def change_vocabulary(self, classes, preset=''):
+    def change_vocabulary(self, classes):
         """Ask for another vocabulary without waiting; `change` holds the answer once it came."""
         self._save('before.png')
         self._asked = time.perf_counter()
-        future = self.client.call_async(SetVocabulary.Request(classes=classes, preset=preset))
+        future = self.client.call_async(SetVocabulary.Request(classes=classes))
         future.add_done_callback(self._on_answer)
-
-    @property
-    def asked(self):
-        """Whether the change has been asked for."""
-        return self._asked is not None
 
     def _on_answer(self, future):
         milliseconds = (time.perf_counter() - self._asked) * 1e3

@@ -31,11 +31,19 @@ def is_topic(source):
         and not source.startswith('/dev/')
 
 
+def keep_to_this_host(env):
+    """Set the variable that hides a ROS graph from other machines, unless it is set."""
+    if env.get('ROS_DISTRO') == 'humble':   # later ones warn of its variable
+        env.setdefault('ROS_LOCALHOST_ONLY', '1')
+    else:
+        env.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+
+
 def environment(own_camera=True):
     """Variables for all processes: the shipped transport profile, and this host alone if the camera is our own."""
     env = dict(os.environ)
     if own_camera:
-        env.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+        keep_to_this_host(env)
     if 'FASTDDS_DEFAULT_PROFILES_FILE' not in env and 'FASTRTPS_DEFAULT_PROFILES_FILE' not in env:
         profile = str(find_share('config', 'fastdds.xml'))
         env['FASTDDS_DEFAULT_PROFILES_FILE'] = env['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile

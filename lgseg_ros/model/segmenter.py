@@ -12,8 +12,6 @@ from .fusion import FusionBlock, double, row_bias
 from .layers import lateral, separable
 from .upsample import Upsampler
 
-STRIDE = 4  # pixel embeddings, and so logits, are at a quarter of the image's size
-
 
 @dataclass(frozen=True)
 class SegmenterConfig:

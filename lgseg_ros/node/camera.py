@@ -26,7 +26,7 @@ class Camera:
         """name: '' for the only camera (topics ~/mask, ...), else topics ~/NAME/mask, ..."""
         self.name = name
         self.received = self.dropped = self.segmented = self.failed = 0
-        self.frame_ms = self.engine_ms = self.latency_ms = 0.0   # of the last frame, see README.md
+        self.frame_ms = self.engine_ms = self.latency_ms = 0.0   # of the last frame, see docs/running.md
         self.last_error = ''
         self.info = None        # the newest CameraInfo
         self._clock = node.get_clock()

@@ -2,7 +2,6 @@
 
 import math
 import threading
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,6 @@ from .classes import MAX_ROWS, VocabularyError, parse_classes
 from .presets import get_preset
 
 UNLABELLED = 255
-HISTORY = 20   # versions remembered
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,6 @@ class Vocabulary:
         return f'vocabulary {self.version}: {", ".join(self.texts)[:300]}{least}'
 
 
-@dataclass(frozen=True)
-class Version:
-    """What a past or present version asked for; classes as they can be given again."""
-
-    version: int
-    classes: tuple
-    preset: str
-    threshold: float
-
-
 def choose_classes(classes, preset=''):
     """The `ClassSpec`s that are meant; arguments as those of `VocabularyState.prepare`.  Raises VocabularyError."""
     if not preset:
@@ -84,7 +72,6 @@ class VocabularyState:
         self._lock = threading.Lock()
         self._ids = {} if ids is None else ids
         self.current = None
-        self.history = deque(maxlen=HISTORY)   # of Version, the present one last
 
     def prepare(self, classes, preset='', threshold=None):
         """Check everything and build the next `Vocabulary`; changes nothing.
@@ -103,7 +90,6 @@ class VocabularyState:
         with self._lock:
             vocabulary, ids = self._prepare(classes, preset, threshold)
             self._ids.update(ids)
-            self.history.append(Version(vocabulary.version, vocabulary.texts, preset, vocabulary.threshold))
             self.current = vocabulary
             return vocabulary
 
