@@ -70,6 +70,15 @@ def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
     assert all(name in out for name in (*NAMES, 'mIoU', 'boundary F1'))
 
 
+def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
+    """The one before ran out of memory, say: run.json was there and no checkpoint."""
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/run.json').write_text('{"command": "lgseg train --batch 64", "data": ["other"]}')
+    assert main(train_arguments(place, tmp_path / 'run', epochs=1)) == 0
+    told = json.loads((tmp_path / 'run/run.json').read_text())
+    assert '--batch 64' not in told['command'] and told['data'] == [str(place / 'data')]
+
+
 def test_train_options_reach_the_recipe(place, tmp_path):
     extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3',
              '--data', str(place / 'data'), '--distractors', '5', '--no-word-augmentation', '--evaluate-every', '9']
@@ -100,7 +109,15 @@ def test_train_goes_on_from_weights(place, weights, tmp_path):
 def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
     np.savez(tmp_path / 'wide.npz', names=np.array(['road']), embeddings=np.ones((1, 48), np.float16))
     assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'wide.npz'), '--init', weights]) == 1
-    assert 'of width 32, the bank has 48' in capsys.readouterr().err
+    assert '48), but' in capsys.readouterr().err
+    bank = read_embeddings(place / 'bank.npz')
+    other = replace(bank, vectors=np.roll(bank.vectors, 1, axis=1))   # as wide, of something else
+    write_embeddings(tmp_path / 'other.npz', replace(other, space=TextSpace('ViT-B-32', 'openai')))
+    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'other.npz'), '--init', weights]) == 1
+    assert 'is of the text encoder ViT-B-32/openai' in capsys.readouterr().err
+    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'other.npz')]) == 1
+        assert 'other.npz is of another text encoder than' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('changes, said', [

@@ -94,6 +94,16 @@ def test_boundaries_towards_void_do_not_count():
     assert summary(label, guess)['boundary_f1'] == 0, 'along the void both sides would agree'
 
 
+def test_a_class_without_a_boundary_is_not_in_the_mean():
+    full = np.zeros((8, 8), np.uint8)
+    assert summary(full, full)['boundary_f1'] == 0, 'there is none at all'
+    halves = np.repeat(np.uint8([0, 1]), 4)[None].repeat(8, axis=0)
+    metrics = Metrics(['a', 'b', 'c'])
+    for label in (halves, np.full((8, 8), 2, np.uint8)):
+        metrics.add(label, label, np.ones(label.shape))
+    assert metrics.summary()['boundary_f1'] == 100
+
+
 def test_nothing_labelled_is_no_division_by_zero():
     figures = summary([[VOID, VOID]], [[0, 1]])
     assert figures['miou'] == 0 and figures['iou'] == {'a': None, 'b': None, 'c': None}

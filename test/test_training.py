@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tiny import ABSENT, CLASSES, SMALL, TEXT_DIM, WORDS, one_thread, write_bank, write_dataset  # noqa: F401
 from torch.nn import functional as F
 
+from lgseg_ros.engines.frames import Frame, network_size, to_network
 from lgseg_ros.training.augment import OUTSIDE, augment
 from lgseg_ros.training.batches import Batches
 from lgseg_ros.training.checkpoint import CheckpointError, load_checkpoint
 from lgseg_ros.training.dataset import DatasetError, hide_classes, load_dataset
 from lgseg_ros.training.losses import (absent_as_one, balanced_weights, class_logits, cross_entropy_of_others,
                                        sample_grid, segmentation_loss, soft_jaccard, weighted_cross_entropy)
+from lgseg_ros.training.predict import torch_predictor
 from lgseg_ros.training.runs import load_run, read_log
 from lgseg_ros.training.train import TrainConfig, Trainer, learning_rate_factor, train
 from lgseg_ros.training.words import WordSampler, evaluation_wording
@@ -75,6 +78,33 @@ def test_a_data_set_that_does_not_fit_into_memory_is_the_same(street_data):
         assert all(map(np.array_equal, getattr(kept, part), getattr(read, part)))
 
 
+def test_large_pictures_are_shrunk_as_an_engine_shrinks_them(street_data, bank):
+    whole = load_dataset(street_data, 'train')
+    for memory in (2**30, 0):
+        small = load_dataset(street_data, 'train', memory, pixels=64 * 64)
+        size = network_size(*whole.labels[0].shape, 64 * 64)
+        assert small.images[1].shape == (*size, 3) and small.labels[1].shape == size != whole.labels[0].shape
+        assert np.array_equal(small.images[1], to_network(Frame(whole.images[1], 'rgb'), size))
+        shares = [np.bincount(d.labels[1].ravel(), minlength=11)[:11] / d.labels[1].size for d in (whole, small)]
+        assert np.abs(shares[0] - shares[1]).max() < 0.03
+    trainer = trainer_of(street_data, bank, replace(RECIPE, network_pixels=64 * 64))
+    rows = trainer.model.project_text(torch.from_numpy(bank.vectors[:11])).detach()
+    small = torch_predictor(trainer.model, rows, np.arange(11), 64 * 64)(whole.images[0])
+    assert small[0].shape == small[1].shape == whole.labels[0].shape, 'masks are measured at the size of the labels'
+    assert not np.array_equal(small[0], torch_predictor(trainer.model, rows, np.arange(11))(whole.images[0])[0])
+
+
+def test_labels_with_a_palette_are_indices(own_data):
+    """As VOC's and many annotation tools' are."""
+    path = own_data / 'train/labels/000.png'
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    picture = Image.fromarray(ids)
+    picture.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
+    picture.save(path)
+    assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ndim == 3
+    assert np.array_equal(load_dataset(own_data, 'train').labels[0], np.where(ids < 11, ids, 255))
+
+
 def damage_label(folder):
     path = folder / 'train/labels/001.png'
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -99,7 +129,7 @@ def edit_yaml(folder, **changes):
      'add the image or remove the label'),
     (lambda d: (d / 'train/images/001.png').write_bytes(b'no picture'), 'images/001.png', 'copy it again'),
     (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.zeros((96, 128, 3), np.uint8)), 'labels/001.png',
-     '8-bit one-channel'),
+     'one channel or a palette'),
     (lambda d: (d / 'dataset.yaml').unlink(), 'dataset.yaml is missing', '"id: name"'),
     (lambda d: (d / 'dataset.yaml').write_text('classes: ['), 'dataset.yaml', '"id: name"'),
     (lambda d: edit_yaml(d, classes={300: 'road'}), 'dataset.yaml', '0 to 255'),
@@ -200,6 +230,16 @@ def test_what_is_known_of_one_word_holds_for_classes_of_other_names(shared_bank)
     sampler = WordSampler(parse_classes(['sidewalk', 'rider', 'vegetation', 'vehicle=car']), shared_bank)
     assert not {'pavement', 'cyclist', 'bicycle', 'tree', 'plant', 'truck', 'suv'} & set(sampler.absent)
     assert {'sky', 'book', 'traffic light'} <= set(sampler.absent)
+
+
+@pytest.mark.parametrize('classes', [
+    ['pedestrian', 'person'], ['tree', 'vegetation'], ['bicyclist=cyclist', 'rider'],
+    ['road', 'sign=traffic sign', 'traffic light'], ['building', 'house', 'car', 'van', 'fence', 'wall']])
+def test_two_classes_are_never_called_by_one_word(shared_bank, classes):
+    sampler, rng = WordSampler(parse_classes(classes), shared_bank), np.random.default_rng(0)
+    for _ in range(100):
+        vectors = sampler.sample(rng).vectors
+        assert len(np.unique(vectors, axis=0)) == len(vectors)
 
 
 def test_without_augmentation_the_words_stay(bank):
@@ -390,6 +430,17 @@ def test_until_0_only_checks(street_data, bank, tmp_path):
     assert not (tmp_path / 'log.jsonl').exists()
 
 
+def test_a_run_that_starts_afresh_does_not_tell_of_the_one_before(street_data, bank, tmp_path):
+    """Its checkpoint was deleted, as the message on a damaged one says."""
+    train(trainer_of(street_data, bank), tmp_path, progress=False)
+    (tmp_path / 'checkpoint.pt').unlink()
+    figures = train(trainer_of(street_data, bank), tmp_path, progress=False, until=1)
+    assert figures['epoch'] == 1 and [record['epoch'] for record in read_log(tmp_path)] == [1]
+    with open(tmp_path / 'log.jsonl', 'a') as log:   # killed between the line and the checkpoint
+        log.write('{"epoch": 2, "seconds": 1, "validation": {}}\n')
+    assert load_run(tmp_path).validation == figures
+
+
 def test_a_run_that_is_complete_is_left_alone(street_data, bank, tmp_path):
     config = replace(RECIPE, epochs=1)
     figures = train(trainer_of(street_data, bank, config), tmp_path, progress=False)
@@ -456,7 +507,9 @@ def test_a_phrase_that_no_bank_has_is_named_before_any_work(own_data, bank):
     ({'epochs': 0}, 'epochs is 0'), ({'learning_rate': 0.0}, 'learning rate is 0'), ({'seed': -1}, 'seed is -1'),
     ({'smallest': 2.0}, 'scales 2.0 to 1.9'), ({'largest': 20.0}, 'scales 0.6 to 20.0'),
     ({'head': 'sam'}, "head 'sam' is unknown"), ({'max_distractors': -1}, 'distractors is -1'),
-    ({'others': 0.5, 'max_distractors': 0}, 'no absent names'),
+    ({'others': 0.5, 'max_distractors': 0}, 'no absent names'), ({'network_pixels': 100}, 'at least 4096'),
+    ({'ema': 998}, 'ema is 998'), ({'ema': float('nan')}, 'ema is nan'), ({'balance': -2.0}, 'balance is -2'),
+    ({'learning_rate': float('inf')}, 'learning rate is inf'),
     ({'others': 0.5, 'word_augmentation': False}, 'no absent names'),
 ])
 def test_recipes_that_cannot_work_are_refused(street_data, bank, change, said):

@@ -35,7 +35,9 @@ def test_a_class_is_read_and_written_as_text():
 
 @pytest.mark.parametrize('texts, reason', [
     ([], 'empty'), ([''], 'empty name'), (['=car'], 'empty name'), (['car='], 'empty name'), (['car=a||b'], 'empty'),
-    (['car', 'car'], 'named twice'), (['x' * 10_000], '10000 characters'), (['a\nb'], 'control characters'),
+    (['car', 'car'], 'named twice'), (['car', 'Car'], "'car' is a phrase of 'car' and of 'Car'"),
+    (['pavement=pavement|sidewalk', 'road', 'sidewalk'], "'sidewalk' is a phrase of 'pavement' and of 'sidewalk'"),
+    (['x' * 10_000], '10000 characters'), (['a\nb'], 'control characters'),
     ([f'c{n}' for n in range(300)], '300 classes need 300 text rows'),
     (['a=' + '|'.join(f'p{n}' for n in range(256))], '1 classes need 256 text rows'),
 ])
@@ -95,6 +97,12 @@ def test_a_refusal_changes_nothing(state):
         state.replace([], preset='cityscape')
     assert state.current is before
     assert state.replace(['sky']).ids == (2,)   # refused names took no ids
+
+
+def test_a_presets_phrases_count_as_well(state):
+    """In camvid a sign is a traffic sign or a traffic light."""
+    with pytest.raises(VocabularyError, match="'traffic light' is a phrase of 'sign' and of 'traffic light'"):
+        state.prepare(['sign', 'traffic light'], preset='camvid')
 
 
 def test_prepare_has_no_effect(state):

@@ -24,7 +24,7 @@ from ..vocabulary.classes import VocabularyError, parse_class
 from ..vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
 from ..vocabulary.encoder import ENSEMBLE, add_model_config, checkpoint_of_user, file_tag, find_checkpoint, load_encoder
 from ..vocabulary.text_source import TextSource, load_matching_encoder
-from ..vocabulary.text_space import TextSpace, check_template, check_vectors, space_of_weights
+from ..vocabulary.text_space import TextSpace, check_bank, check_template, space_of_weights
 
 MOST_PHRASES = 10_000   # what the cache holds
 
@@ -71,6 +71,8 @@ def embed(arguments):
     templates = read_templates(arguments, space)
     vectors = encoder.embed(phrases, templates)
     label = templates[0] if len(templates) == 1 else f'{len(templates)} templates'
+    if len(templates) == 1:
+        space = replace(space, template=templates[0])   # what weights that are trained with the file will be known by
     if not arguments.out:
         return store(weights, phrases, vectors, [label] * len(phrases))
     write_embeddings(arguments.out, Embeddings(phrases, vectors, [label] * len(phrases), space))
@@ -103,10 +105,7 @@ def open_any_encoder(arguments, model, file):
         raise ValueError(f'a bank of {model} to train with needs --pretrained, a tag of open_clip or a checkpoint file, '
                          'and one --template at most, which the weights will then be known by')
     checkpoint, quick_gelu = find_checkpoint(model, arguments.pretrained, file, download=True)
-    space = TextSpace(model, file_tag(file) if file else arguments.pretrained)
-    if arguments.template:
-        space = replace(space, template=check_template(arguments.template))
-    return load_encoder(model, checkpoint, quick_gelu), space
+    return load_encoder(model, checkpoint, quick_gelu), TextSpace(model, file_tag(file) if file else arguments.pretrained)
 
 
 def read_phrases(texts, source):
@@ -141,11 +140,8 @@ def read_templates(arguments, space):
 def import_bank(arguments):
     """Put a bank's phrases into the cache, if its vectors are of the weights' text space."""
     weights = load_weights(arguments.weights or DEFAULT_WEIGHTS)
-    space = space_of_weights(weights)
     bank = read_embeddings(arguments.bank)
-    if bank.space is not None and not bank.space.same_vectors(space):
-        raise VocabularyError(f'{arguments.bank} is of the text encoder {bank.space}, and the weights take {space}')
-    check_vectors(weights, bank.names, bank.vectors, arguments.bank, named=bank.space is not None)
+    check_bank(weights, bank, arguments.bank)
     return store(weights, bank.names, bank.vectors, bank.templates)
 
 

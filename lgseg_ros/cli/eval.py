@@ -16,6 +16,7 @@ from argparse import Namespace
 from .figures import add_json, write_json
 
 EXACT = 'exact'
+TORCH = {'engine': EXACT, 'precision': 'fp32'}
 ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weighted IoU', 'frequency_weighted_iou'),
         ('boundary F1', 'boundary_f1'), ('expected calibration error', 'expected_calibration_error'),
         ('pixels given to other names', 'other_pixels'))
@@ -41,8 +42,8 @@ def add_arguments(parser):
                              'interpolated to full size, and always with --run (default: %(default)s)')
     parser.add_argument('--precision', choices=PRECISIONS, default='auto',
                         help='numbers the engine computes with (default: %(default)s)')
-    parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
-                        help='pixels of the picture that an engine sees (default: %(default)s)')
+    parser.add_argument('--network-pixels', type=int, metavar='N',
+                        help=f"pixels of the picture that the network sees (default: the run's, or {DEFAULT_PIXELS})")
     parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
     parser.add_argument('--device', default='auto', help='of --engine exact: auto, cpu, cuda (default: %(default)s)')
     add_json(parser)
@@ -85,53 +86,55 @@ def _network(arguments):
     """The bank of words, a function from a wording to a predictor, and facts for the JSON."""
     if arguments.run:
         return _torch_run(arguments)
+    from ..engines.frames import DEFAULT_PIXELS
     from ..engines.weights import load_weights
-    weights = load_weights(arguments.weights)
-    facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'engine': EXACT, 'precision': 'fp32'}
+    weights, pixels = load_weights(arguments.weights), arguments.network_pixels or DEFAULT_PIXELS
+    facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'network_pixels': pixels}
     if arguments.engine == EXACT:
         from ..model.weights_file import load_segmenter
-        return weights.bank, _torch(load_segmenter(weights), arguments.device), facts
+        return weights.bank, _torch(load_segmenter(weights), arguments.device, pixels), {**facts, **TORCH}
     from ..training.evaluate import engine_predictor
-    engine = _engine(arguments, weights)
-    facts.update(engine=engine.NAME, precision=engine.precision, network_pixels=arguments.network_pixels)
+    engine = _engine(arguments, weights, pixels)
+    facts.update(engine=engine.NAME, precision=engine.precision)
     return weights.bank, lambda wording: engine_predictor(engine, wording), facts
 
 
-def _engine(arguments, weights):
+def _engine(arguments, weights, pixels):
     """What was asked for and nothing else, whose figures would be taken for its own.  Raises ValueError."""
     from ..engines.cpu import has_int8_dot
     from ..engines.factory import create_engine
     from ..engines.onnxruntime import OnnxRuntimeEngine
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
         # Too slow for a robot here, but as accurate as where the CPU has them.
-        return OnnxRuntimeEngine(weights, 0, arguments.network_pixels, 'int8')
+        return OnnxRuntimeEngine(weights, 0, pixels, 'int8')
 
     def refuse_another(choice):
         if choice.fell_back:
             raise ValueError(f'{choice}; only what was asked for is measured')
-    settings = Namespace(engine=arguments.engine, precision=arguments.precision, threads=0,
-                         network_pixels=arguments.network_pixels)
+    settings = Namespace(engine=arguments.engine, precision=arguments.precision, threads=0, network_pixels=pixels)
     return create_engine(settings, weights, refuse_another)
 
 
 def _torch_run(arguments):
     import torch
 
+    from ..engines.frames import DEFAULT_PIXELS
     from ..training.runs import load_run, read_bank
     from ..vocabulary.bank import TextBank
     trained = load_run(arguments.run)
+    pixels = arguments.network_pixels or trained.config.get('network_pixels', DEFAULT_PIXELS)
     bank = read_bank(trained, arguments.bank)
     with torch.no_grad():
         rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
-    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'engine': EXACT, 'precision': 'fp32'}
-    return TextBank(bank.names, rows), _torch(trained.model, arguments.device), facts
+    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'network_pixels': pixels, **TORCH}
+    return TextBank(bank.names, rows), _torch(trained.model, arguments.device, pixels), facts
 
 
-def _torch(model, device):
+def _torch(model, device, pixels):
     import torch
 
     from ..training.parallel import own_device
     from ..training.predict import torch_predictor
     device = own_device(device)
     model = model.to(device, memory_format=torch.channels_last)
-    return lambda wording: torch_predictor(model, torch.from_numpy(wording.vectors).to(device), wording.row_class)
+    return lambda wording: torch_predictor(model, torch.from_numpy(wording.vectors).to(device), wording.row_class, pixels)

@@ -54,7 +54,7 @@ def run(arguments):
 def make_onnx(path):
     """Export the ONNX file beside the .safetensors at `path`.  Returns what `compare` does.
 
-    Raises ValueError when the exported graph does not do what the network does.
+    Raises ValueError, and leaves no file, when the exported graph does not do what the network does.
     """
     from ..engines.export import export_onnx
     from ..engines.weights import load_weights
@@ -64,7 +64,8 @@ def make_onnx(path):
     export_onnx(model, weights.onnx_path, metadata={'weights_sha256': weights.sha256})
     same, exact = compare(model, weights)
     if same < 0.99:
-        raise ValueError(f'{weights.onnx_path} agrees with torch on only {same:.1%} of the pixels: do not use it; '
+        weights.onnx_path.unlink()
+        raise ValueError(f'{weights.onnx_path} agrees with torch on only {same:.1%} of the pixels, so it was removed; '
                          'requirements/train.txt lists the versions that are known to work')
     return same, exact
 

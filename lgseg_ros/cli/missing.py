@@ -12,6 +12,7 @@ CURES = {
         'pip install -r requirements/run-without-ros.txt; with a ROS distribution, rosdep install --from-paths src '
         '--ignore-src (in a clone: scripts/setup.sh)',
     ('onnxruntime', 'safetensors', 'tqdm'): 'pip install -r requirements/run.txt (in a clone: scripts/setup.sh)',
+    ('PIL',): 'pip install pillow',
     ('torch', 'torchvision', 'timm', 'open_clip', 'onnx', 'onnxscript'):
         'pip install -r requirements/train.txt (in a clone: scripts/setup.sh --with train)',
 }

@@ -57,6 +57,9 @@ def _add_recipe(group):
     group.add_argument('--scales', type=float, nargs=2, default=(default.smallest, default.largest),
                        metavar=('LOW', 'HIGH'), help='pictures are scaled at random between these (default: '
                                                      f'{default.smallest} {default.largest})')
+    group.add_argument('--network-pixels', type=int, default=default.network_pixels, metavar='N',
+                       help='larger pictures are shrunk to about N pixels, as the node shrinks them for the network; give '
+                            "the node's parameter network_pixels (default: %(default)s)")
     group.add_argument('--lr', type=float, default=default.learning_rate,
                        help='peak learning rate (default: %(default)s)')
     group.add_argument('--balance', type=float, default=default.balance, metavar='P',
@@ -127,13 +130,16 @@ def run(arguments, argv=None):
 
 def make_trainer(arguments, device):
     """Load and check all that the arguments name.  Raises ValueErrors that name file, phrase or option."""
-    from ..training.dataset import hide_classes, load_dataset
+    from ..training.dataset import MEMORY, hide_classes, load_dataset
     from ..training.train import Trainer
-    from ..vocabulary.bank import load_npz_bank
-    bank = load_npz_bank(arguments.bank)
-    start = _start(arguments.init, bank, arguments.upsample) if arguments.init else None
+    from ..vocabulary.bank import TextBank
+    from ..vocabulary.embedding_file import read_embeddings
+    embeddings = read_embeddings(arguments.bank)
+    bank = TextBank(embeddings.names, embeddings.vectors)
+    start = _start(arguments, embeddings) if arguments.init else None
     config, model_config = recipe(arguments, bank.vectors.shape[1])
-    datasets = [load_dataset(folder, arguments.split) for folder in arguments.data]
+    memory = MEMORY // int(os.environ.get('LOCAL_WORLD_SIZE', 1))   # every process of a machine reads all
+    datasets = [load_dataset(folder, arguments.split, memory, config.network_pixels) for folder in arguments.data]
     if config.unseen:
         datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
     loaders = default_loaders(device) if arguments.loaders is None else arguments.loaders
@@ -145,19 +151,19 @@ def make_trainer(arguments, device):
                    loaders, start)
 
 
-def _start(spec, bank, upsample):
-    """The network of trained weights, with learned upsampling of `upsample` channels where it has none.
+def _start(arguments, bank):
+    """The network of the weights of --init, with learned upsampling where it has none.
 
-    Raises ValueError when the bank is of a text encoder of another width.
+    Raises VocabularyError when the bank, `Embeddings`, is of another text encoder than they.
     """
     from ..engines.weights import load_weights
     from ..model.segmenter import with_upsampling
     from ..model.weights_file import load_segmenter
-    model = load_segmenter(load_weights(spec))
-    if model.config.text_dim != bank.vectors.shape[1]:
-        raise ValueError(f'--init {spec} was trained with text embeddings of width {model.config.text_dim}, '
-                         f'the bank has {bank.vectors.shape[1]}; give the bank of the same text encoder')
-    return model if model.upsample or not upsample else with_upsampling(model, upsample)
+    from ..vocabulary.text_space import check_bank
+    weights = load_weights(arguments.init)
+    check_bank(weights, bank, arguments.bank)
+    model = load_segmenter(weights)
+    return model if model.upsample or not arguments.upsample else with_upsampling(model, arguments.upsample)
 
 
 def recipe(arguments, text_dim):
@@ -171,6 +177,7 @@ def recipe(arguments, text_dim):
         max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
         evaluate_every=arguments.evaluate_every, seed=arguments.seed, others=arguments.others,
         smallest=arguments.scales[0], largest=arguments.scales[1],
+        network_pixels=arguments.network_pixels,
         pretrained=None if arguments.pretrained == 'none' or arguments.init else arguments.pretrained,
         head='ours' if arguments.init else arguments.head, init=Path(arguments.init).stem if arguments.init else '',
         unseen=tuple(name.strip() for name in arguments.unseen.split(',') if name.strip()))
@@ -181,8 +188,14 @@ def recipe(arguments, text_dim):
 
 
 def _validation(arguments):
-    """The data set to validate on, or None where none was named and the first has no such split."""
+    """The data set to validate on, or None where none was named and the first has no such split.
+
+    The first process validates, so no other reads it.
+    """
     from ..training.dataset import load_dataset
+    from ..training.parallel import rank_and_world
+    if rank_and_world()[0]:
+        return None
     if arguments.val is None and not (Path(arguments.data[0]) / arguments.val_split).is_dir():
         return None
     return load_dataset(arguments.val or arguments.data[0], arguments.val_split)
@@ -204,7 +217,7 @@ def write_origin(arguments, argv):
     from ..training.runs import versions
     path = Path(arguments.out) / 'run.json'
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if not (path.exists() and (path.parent / 'checkpoint.pt').exists()):   # a run that ended before its first epoch
         before = load_weights(arguments.init).card.get('stages', []) if arguments.init else []
         path.write_text(json.dumps({'command': shlex.join(['lgseg', *argv]), 'data': arguments.data,
                                     'bank': arguments.bank, 'before': before, 'versions': versions()}, indent=2) + '\n')

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from ..engines.frames import Frame, network_size, to_network
 from ..vocabulary.classes import parse_classes
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -38,6 +39,7 @@ class Dataset:
     images: Sequence
     labels: Sequence
     stems: tuple
+    counts: np.ndarray    # labelled pixels per class
     licence: str = ''     # of the data, as dataset.yaml tells it
     hidden: tuple = ()    # ClassSpecs that are in the pictures but whose labels were made void
 
@@ -49,10 +51,9 @@ class Dataset:
 
         Raises DatasetError when no pixel is labelled.
         """
-        counts = sum(np.bincount(label.ravel(), minlength=256)[:len(self.specs)] for label in self.labels)
-        if not counts.any():
+        if not self.counts.any():
             raise DatasetError(f'{self.name} has no labelled pixel; check the ids and the ignore line of dataset.yaml')
-        return counts / counts.sum()
+        return self.counts / self.counts.sum()
 
 
 class Made(Sequence):
@@ -69,9 +70,11 @@ class Made(Sequence):
         return self._make(self._indices[index])
 
 
-def load_dataset(root, split, memory=MEMORY):
+def load_dataset(root, split, memory=MEMORY, pixels=None):
     """Read and check one split; pictures are kept decoded while they fit into `memory` bytes.
 
+    pixels: larger pictures, and their labels, are shrunk to about so many, as a robot's engine shrinks them; None:
+    all stay as they are.
     Raises DatasetError for a missing folder or image, a label outside the YAML, or
     sizes that differ, before any training time is spent.
     """
@@ -85,23 +88,39 @@ def load_dataset(root, split, memory=MEMORY):
     table = np.full(256, UNLISTED, np.uint8)
     table[description.ignore] = VOID
     table[list(description.ids)] = np.arange(len(description.ids))
-    fits = len(labels) * sum(part.nbytes for part in _load_pair(images[0], labels[0], table)) <= memory
 
     def check(i):
-        pair = _load_pair(images[i], labels[i], table)
-        return pair if fits else None
+        image, label = (_shrink(part, pixels) for part in _load_pair(images[i], labels[i], table))
+        return image, label, np.bincount(label.ravel(), minlength=256)
 
+    kept, counts = [], np.zeros(256, np.int64)
     with ThreadPoolExecutor() as pool:
-        work = tqdm(pool.map(check, range(len(labels))), total=len(labels), leave=False, disable=None,
-                    desc=f'{description.name} {split}')
-        pairs = list(work)
-    if fits:
-        pixels = zip(*pairs)
+        for image, label, seen in tqdm(pool.map(check, range(len(labels))), total=len(labels), leave=False,
+                                       disable=None, desc=f'{description.name} {split}'):
+            counts += seen
+            memory -= image.nbytes + label.nbytes
+            if memory >= 0:
+                kept.append((image, label))
+            else:
+                kept.clear()
+    if kept:
+        parts = zip(*kept)
     else:
-        pixels = (Made(len(images), lambda i: _load_image(images[i])),
-                  Made(len(labels), lambda i: table[_load_label(labels[i])]))
-    return Dataset(description.name, description.specs, *pixels, tuple(path.stem for path in labels),
-                   description.licence)
+        parts = (Made(len(images), lambda i: _shrink(_load_image(images[i]), pixels)),
+                 Made(len(labels), lambda i: _shrink(table[_load_label(labels[i])], pixels)))
+    return Dataset(description.name, description.specs, *parts, tuple(path.stem for path in labels),
+                   counts[:len(description.specs)], description.licence)
+
+
+def _shrink(part, pixels):
+    """A picture, RGB, or labels of more than `pixels` pixels at the network's size."""
+    height, width = part.shape[:2]
+    if pixels is None or height * width <= pixels:
+        return part
+    size = network_size(height, width, pixels)
+    if part.ndim == 2:
+        return cv2.resize(part, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return to_network(Frame(part, 'rgb'), size)
 
 
 class Description(NamedTuple):
@@ -150,9 +169,19 @@ def _load_image(path):
 
 def _load_label(path):
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if label is not None and label.ndim == 3:
+        label = _palette_indices(path)
     if label is None or label.ndim != 2 or label.dtype != np.uint8:
-        raise DatasetError(f'{path} cannot be read as labels; they are 8-bit one-channel PNGs of class ids')
+        raise DatasetError(f'{path} cannot be read as labels; they are 8-bit PNGs of class ids, with one channel or a '
+                           'palette')
     return label
+
+
+def _palette_indices(path):
+    """The indices of a PNG with a palette (as VOC's labels are), which OpenCV turns into colours; None without one."""
+    from PIL import Image
+    with Image.open(path) as image:
+        return np.array(image) if image.mode == 'P' else None
 
 
 def _load_pair(image_path, label_path, table):
@@ -181,6 +210,6 @@ def hide_classes(dataset, names):
     kept = [i for i, name in enumerate(known) if name not in names]
     table = np.full(256, VOID, np.uint8)
     table[kept] = np.arange(len(kept))
-    return replace(dataset, specs=tuple(dataset.specs[i] for i in kept),
+    return replace(dataset, specs=tuple(dataset.specs[i] for i in kept), counts=dataset.counts[kept],
                    labels=Made(len(dataset), lambda i: table[dataset.labels[i]]),
                    hidden=dataset.hidden + tuple(spec for spec in dataset.specs if spec.name in names))

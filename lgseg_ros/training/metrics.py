@@ -48,7 +48,7 @@ class Metrics:
 
     def summary(self):
         """Figures in percent: `miou` over the classes that occur, `pixel_accuracy`, `frequency_weighted_iou`,
-        `boundary_f1` (mean over the classes that occur), `expected_calibration_error`, `other_pixels` (labelled pixels
+        `boundary_f1` (mean over the classes that occur and have a boundary), `expected_calibration_error`, `other_pixels` (labelled pixels
         given to a distractor or left unlabelled), and `iou` by class name, None for a class neither there nor
         predicted.
         """
@@ -58,6 +58,7 @@ class Metrics:
         iou = np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
         present = truth > 0
         found, found_near, true, true_near = self.boundary.T
+        bounded = present & (found + true > 0)   # a class that fills its pictures, or touches void alone, has none
         precision, recall = found_near / np.maximum(found, 1), true_near / np.maximum(true, 1)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
         pixels, confidence, correct = self.bins.T
@@ -65,7 +66,7 @@ class Metrics:
         percent = {
             'miou': np.mean(iou[present]) if present.any() else 0.0, 'pixel_accuracy': hit.sum() / max(truth.sum(), 1),
             'frequency_weighted_iou': np.nansum(share * iou),
-            'boundary_f1': np.mean(f1[present]) if present.any() else 0.0,
+            'boundary_f1': np.mean(f1[bounded]) if bounded.any() else 0.0,
             'expected_calibration_error': np.abs(confidence - correct).sum() / max(pixels.sum(), 1),
             'other_pixels': self.confusion[:, -1].sum() / max(truth.sum(), 1),
         }

@@ -2,15 +2,18 @@
 
 import importlib.metadata
 import json
+import math
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..model.baselines import create_model
 from ..model.segmenter import SegmenterConfig
 from ..vocabulary.embedding_file import read_embeddings
+from ..vocabulary.text_space import AGREEMENT
 from .checkpoint import CheckpointError, load_checkpoint
 
 PACKAGES = ('torch', 'timm', 'numpy', 'opencv-python-headless')
@@ -44,15 +47,16 @@ def load_run(folder):
         config, epoch = state['config'], state['epoch']
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f'{path} is no checkpoint of this network ({str(error).splitlines()[0]})') from error
-    return Run(folder, model.eval(), config, epoch, read_log(folder), read_origin(folder))
+    return Run(folder, model.eval(), config, epoch, read_log(folder, epoch), read_origin(folder))
 
 
 def read_bank(run, file=None):
     """The `Embeddings` of the text bank that the run was trained with, or of another `file` of the same text encoder.
 
-    Raises ValueError when there is none, or its embeddings are of another width.
+    Raises ValueError when there is none, or its embeddings are of another width or encoder.
     """
-    file = file or run.origin.get('bank')
+    used = run.origin.get('bank')
+    file = file or used
     if not file:
         raise ValueError(f'{run.folder} does not say which text bank it used; give --bank FILE.npz')
     bank = read_embeddings(file)
@@ -60,11 +64,24 @@ def read_bank(run, file=None):
     if wanted != got:
         raise ValueError(f'{file} holds text embeddings of width {got}, {run.folder} was trained with {wanted}; '
                          'give the bank of the same text encoder')
+    if file != used and used and Path(used).is_file():
+        check_same_space(bank, read_embeddings(used), file, used)
     return bank
 
 
-def read_log(folder):
-    """The epochs' records in order.  An epoch that a killed run wrote twice counts once."""
+def check_same_space(bank, other, file, used):
+    """Raises ValueError when the vectors of two `Embeddings`, read from `file` and `used`, are of different encoders."""
+    theirs = dict(zip(other.names, other.vectors))
+    shared = [i for i, name in enumerate(bank.names) if name in theirs]
+    cosine = float(np.median([bank.vectors[i] @ theirs[bank.names[i]] for i in shared])) if shared else 1.0
+    named = bank.space is None or other.space is None or bank.space.same_vectors(other.space)
+    if not named or cosine < AGREEMENT:
+        raise ValueError(f'{file} is of another text encoder than {used}, which the run was trained with (median cosine '
+                         f'{cosine:.3f} over {len(shared)} names of both); give a bank of the same encoder and template')
+
+
+def read_log(folder, epoch=math.inf):
+    """The records up to `epoch`, the checkpoint's, in order.  One that a killed run wrote twice counts once."""
     path = Path(folder) / 'log.jsonl'
     lines = path.read_text().splitlines() if path.exists() else []
     records = {}
@@ -74,7 +91,7 @@ def read_log(folder):
         except ValueError:
             continue  # the half line of a killed process
         records[record['epoch']] = record
-    return [records[epoch] for epoch in sorted(records)]
+    return [records[number] for number in sorted(records) if number <= epoch]
 
 
 def last_validation(log):

@@ -16,6 +16,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from ..engines.frames import DEFAULT_PIXELS, SMALLEST
 from ..model.baselines import create_model
 from ..model.segmenter import SegmenterConfig
 from .batches import Batches
@@ -52,6 +53,7 @@ class TrainConfig:
     smallest: float = 0.6           # pictures are scaled at random by this
     largest: float = 1.9            # to this
     others: float = 0.0             # weight of the loss by which unlabelled pixels are of none of the classes; 0: none
+    network_pixels: int = DEFAULT_PIXELS   # larger pictures are shrunk to it, as a robot's engine shrinks them
     init: str = ''                  # name of the trained weights that the run began with
 
 
@@ -173,7 +175,7 @@ class Trainer:
         words = self.validation_words
         with torch.no_grad():
             rows = self.ema.project_text(torch.from_numpy(words.vectors).to(self.device))
-        return torch_predictor(self.ema, rows, words.row_class)
+        return torch_predictor(self.ema, rows, words.row_class, self.config.network_pixels)
 
     def rehearse(self):
         """Predict one validation picture, so that what would fail after the first epochs fails now."""
@@ -217,12 +219,16 @@ def check_recipe(config):
     if config.height % 32 or config.width % 32 or min(config.height, config.width) < 64:
         raise ValueError(f'crop {config.height}x{config.width}: give multiples of 32, at least 64x64')
     for name in ('epochs', 'batch', 'evaluate_every', 'warmup', 'learning_rate'):
-        if not getattr(config, name) > 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise ValueError(f'{name.replace("_", " ")} is {getattr(config, name)}; give more than 0')
+    if not 0 <= config.ema < 1:
+        raise ValueError(f'ema is {config.ema}; give 0 (no average) or more, and less than 1')
+    if config.network_pixels < SMALLEST ** 2:
+        raise ValueError(f'network pixels is {config.network_pixels}; give at least {SMALLEST ** 2}')
     if not 0.1 <= config.smallest <= config.largest <= 10:
         raise ValueError(f'scales {config.smallest} to {config.largest}: give a smaller and a larger one of 0.1 to 10')
-    for name in ('others', 'max_distractors', 'seed'):
-        if not getattr(config, name) >= 0:
+    for name in ('others', 'balance', 'max_distractors', 'seed'):
+        if not 0 <= getattr(config, name) < math.inf:
             raise ValueError(f'{name.replace("max_", "")} is {getattr(config, name)}; give 0 or more')
     if config.others and not (config.word_augmentation and config.max_distractors):
         raise ValueError(f'others is {config.others:g}, but there are no absent names for unlabelled pixels to be of; '
@@ -245,6 +251,8 @@ def train(trainer, out, progress=True, until=None):
     out.mkdir(parents=True, exist_ok=True)
     if (out / 'checkpoint.pt').exists():
         trainer.restore(out / 'checkpoint.pt')
+    elif first:
+        (out / 'log.jsonl').unlink(missing_ok=True)   # of a run whose checkpoint was deleted
     check_agreement('epochs', trainer.epoch, trainer.device)
     config = trainer.config
     if first:
@@ -263,4 +271,4 @@ def train(trainer, out, progress=True, until=None):
             save_checkpoint(out / 'checkpoint.pt', trainer.state())
         if distributed.is_initialized():
             distributed.barrier()
-    return last_validation(read_log(out))
+    return last_validation(read_log(out, trainer.epoch))

@@ -63,15 +63,24 @@ class WordSampler:
         self.specs = specs
         self.max_distractors = max_distractors
         self.augment = augment
-        self.phrases = [self._known_phrases(spec) for spec in specs]
+        self.phrases = self._known_phrases()
         related = related_phrases((*specs, *hidden))
         self.absent = [name for name in bank.names if name not in related]
         self._plain = self.wording([spec.phrases for spec in specs])
 
-    def _known_phrases(self, spec):
-        """The class's own phrases and those of its other words that the bank has."""
-        words = (*spec.phrases, *load_synonyms().get(spec.name, {}).get('phrases', ()))
-        return [word for word in dict.fromkeys(map(normalise, words)) if word in self.bank]
+    def _known_phrases(self):
+        """For every class its own phrases, and those of its other words that the bank has and no class has yet.
+
+        A word that two classes could be called by at once would teach that they are one (pedestrian, person).
+        """
+        taken = {normalise(phrase) for spec in self.specs for phrase in spec.phrases}
+        lists = []
+        for spec in self.specs:
+            others = map(normalise, load_synonyms().get(spec.name, {}).get('phrases', ()))
+            free = [word for word in others if word in self.bank and word not in taken]
+            lists.append([*map(normalise, spec.phrases), *free])
+            taken.update(lists[-1])
+        return lists
 
     def wording(self, phrase_lists, distractors=()):
         """The rows of the given phrases per class, then of the distractors."""

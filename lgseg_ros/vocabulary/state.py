@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import MAX_ROWS, VocabularyError, parse_classes
+from .classes import MAX_ROWS, VocabularyError, check_phrases, parse_classes
 from .presets import get_preset
 
 UNLABELLED = 255
@@ -52,7 +52,9 @@ def choose_classes(classes, preset=''):
     if not classes:
         return tuple(chosen)
     known = {spec.name: spec for spec in chosen}
-    return tuple(spec if spec.own_phrases else known.get(spec.name, spec) for spec in parse_classes(classes))
+    specs = tuple(spec if spec.own_phrases else known.get(spec.name, spec) for spec in parse_classes(classes))
+    check_phrases(specs)   # of the preset's phrases too
+    return specs
 
 
 class VocabularyState:

@@ -83,6 +83,14 @@ def probe_names(weights):
     return [names[i] for i in np.unique(np.linspace(0, len(names) - 1, PROBES).astype(int))]
 
 
+def check_bank(weights, bank, file):
+    """Raises VocabularyError unless the `Embeddings` read from `file` are of the weights' text space."""
+    space = space_of_weights(weights)
+    if bank.space is not None and not bank.space.same_vectors(space):
+        raise VocabularyError(f'{file} is of the text encoder {bank.space}, and the weights take {space}')
+    check_vectors(weights, bank.names, bank.vectors, file, named=bank.space is not None)
+
+
 def check_vectors(weights, names, embeddings, what, named=False):
     """Raises VocabularyError unless `embeddings` [N, text_dim] of `names` are of the weights' text space.
 
