@@ -20,10 +20,10 @@ import numpy as np
 
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.engines.factory import close_engine
-from lgseg_ros.engines.frames import Frame
+from lgseg_ros.engines.frames import Frame, network_size, to_network, to_output
 from lgseg_ros.engines.gpu import has_gpu_device
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-from lgseg_ros.engines.tensorrt import TensorRTEngine
+from lgseg_ros.engines.tensorrt import TensorRTEngine, identify
 from lgseg_ros.engines.torch import TorchEngine
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, check_onnx, load_weights
 from lgseg_ros.sim.street import StreetCamera
@@ -43,29 +43,33 @@ class Absent(Exception):
 
 def torch_on(device, graph):
     """A maker of the torch engine, with the captured graph or without."""
-    def make(weights, pixels, precision):
+    def make(weights, size, precision):
         check(TorchEngine, precision)
         import torch
         if device == 'cuda' and not torch.cuda.is_available():
             raise Absent('this PyTorch sees no CUDA device')
-        return TorchEngine(weights, pixels=pixels, precision=precision, device=device, graph=graph)
+        return TorchEngine(weights, pixels=size[0] * size[1], precision=precision, device=device, graph=graph)
     return make
 
 
 def onnxruntime_on(provider):
     """A maker of the ONNX Runtime engine, which takes CUDA where its provider is."""
-    def make(weights, pixels, precision):
+    def make(weights, size, precision):
         check(OnnxRuntimeEngine, precision)
-        engine = OnnxRuntimeEngine(weights, pixels=pixels, precision=precision)
+        engine = OnnxRuntimeEngine(weights, pixels=size[0] * size[1], precision=precision)
         if provider not in engine.summary():
             raise Absent(f'it runs as {engine.summary()}: onnxruntime-gpu is not installed, or finds no CUDA')
         return engine
     return make
 
 
-def tensorrt(weights, pixels, precision):
-    """The TensorRT engine; builds it where the cache has none."""
+def tensorrt(weights, size, precision):
+    """The TensorRT engine; builds it where the cache has none for this size."""
     check(TensorRTEngine, precision)
+    from lgseg_ros.engines.tensorrt_build import Shapes, built_shapes, load_tensorrt_engine
+    pixels = size[0] * size[1]
+    identity, shapes = identify(weights, pixels, precision), Shapes(size)
+    load_tensorrt_engine(weights, identity, shapes, again=built_shapes(identity) != shapes)
     return TensorRTEngine(weights, pixels=pixels, precision=precision)
 
 
@@ -95,12 +99,15 @@ def measure(engine, frames, vocabulary, batch, rounds):
     return times
 
 
-def cpu_masks(weights, frames, vocabulary):
-    """Ids of frames at the network's own size, by the exported file in fp32 on the CPU."""
+def cpu_masks(weights, frames, vocabulary, pixels):
+    """Ids of frames by the exported file in fp32 on the CPU, whatever ONNX Runtime is installed."""
     import onnxruntime
     session = onnxruntime.InferenceSession(str(check_onnx(weights)), providers=['CPUExecutionProvider'])
     words = {'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids, 'threshold': np.array(0, np.float32)}
-    return [session.run(['ids'], {'frames': np.ascontiguousarray(f[None, ..., ::-1]), **words})[0][0] for f in frames]
+    height, width = frames[0].shape[:2]
+    size = network_size(height, width, pixels)
+    found = [session.run(None, {'frames': to_network(Frame(f, 'bgr'), size)[None], **words}) for f in frames]
+    return [to_output(ids[0], confidence[0], (height, width)).ids for ids, confidence in found]
 
 
 def agreement(engine, reference, frames, vocabulary):
@@ -114,22 +121,24 @@ def rows_of(size, arguments, weights, vocabulary):
     width, height = map(int, size.split('x'))
     camera = StreetCamera(width, height, seed=1)
     frames = [camera.render(n * 15)[0] for n in range(FRAMES)]
-    reference = cpu_masks(weights, frames[:2], vocabulary)
+    reference = cpu_masks(weights, frames[:2], vocabulary, width * height)
     for name, make in ROWS[arguments.device].items():
         for precision in ('fp16', 'fp32') if arguments.device == 'cuda' else ('fp32',):
-            row = {'engine': name, 'precision': precision, 'size': size}
+            row, engine = {'engine': name, 'precision': precision, 'size': size}, None
             try:
                 began = time.perf_counter()
-                engine = make(weights, width * height, precision)
+                engine = make(weights, (height, width), precision)
                 row |= {'start_s': round(time.perf_counter() - began, 1), 'summary': engine.summary(),
                         'agreement': round(agreement(engine, reference, frames, vocabulary), 5)}
                 for batch in arguments.batches:
                     yield row | figures(measure(engine, frames, vocabulary, batch, arguments.rounds), batch)
-                close_engine(engine)
             except Absent as error:
                 yield row | {'absent': str(error)}
             except Exception as error:  # one engine that breaks must not cost the figures of the others
-                yield row | {'failed': f'{type(error).__name__}: {str(error).splitlines()[0][:200]}'}
+                yield row | {'failed': f'{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}'}
+            finally:   # else the next one finds the memory taken
+                if engine is not None:
+                    close_engine(engine)
 
 
 def figures(times, batch):

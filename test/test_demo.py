@@ -10,9 +10,10 @@ import cv2
 import psutil
 import pytest
 from rclpy.qos import qos_profile_sensor_data
-from ros_graph import Peer, wait_until
+from ros_graph import NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
+from lgseg_ros.demo.run import keep_to_this_host
 from lgseg_ros.sim.street import StreetCamera
 
 
@@ -90,10 +91,24 @@ def test_a_topic_that_is_silent_is_reported(tmp_path):
     assert done.returncode == 1 and '/nobody/image' in done.stderr
 
 
+def test_a_node_that_runs_already_is_left_alone(tmp_path):
+    """The domain is the robot's wherever ROS_DOMAIN_ID is set."""
+    topic = '/camera/image_raw'
+    with NodeProcess('preset:=nav2', 'threads:=1', remap=(f'image:={topic}',)) as node, Peer(topic=topic) as peer:
+        peer.connect(node)
+        before = peer.get_vocabulary()
+        done = run_demo('--source', 'street', '--size', '320x240', '--duration', '3', '--out', str(tmp_path), '--json')
+        assert done.returncode == 0, done.stdout + done.stderr
+        summary = json.loads(done.stdout)
+        assert summary['masks_unexplained'] == 0 and summary['masks'] <= summary['frames_received'] <= summary['frames_sent']
+        assert peer.get_vocabulary() == before and not peer.masks
+
+
 @pytest.mark.parametrize('source, discovery', [('/camera/elsewhere/image', None), ('street', 'LOCALHOST')])
 def test_only_a_camera_of_its_own_keeps_the_demo_to_this_host(source, discovery, tmp_path):
     """A topic that is there already may come from another machine."""
-    variable = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+    variable = 'ROS_LOCALHOST_ONLY' if os.environ.get('ROS_DISTRO') == 'humble' else 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+    discovery = discovery and {'ROS_LOCALHOST_ONLY': '1'}.get(variable, discovery)
     env = {name: value for name, value in os.environ.items() if name != variable}
     demo = subprocess.Popen([sys.executable, '-m', 'lgseg_ros.cli.main', 'demo', '--source', source,
                              '--out', str(tmp_path / 'out')], env=env, stderr=subprocess.DEVNULL)
@@ -104,6 +119,16 @@ def test_only_a_camera_of_its_own_keeps_the_demo_to_this_host(source, discovery,
     finally:
         demo.send_signal(signal.SIGINT)
         demo.wait(timeout=40)
+
+
+@pytest.mark.parametrize('given, kept', [
+    ({'ROS_DISTRO': 'humble'}, {'ROS_LOCALHOST_ONLY': '1'}),
+    ({'ROS_DISTRO': 'jazzy'}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
+    ({'ROS_DISTRO': 'jazzy', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'})])
+def test_each_distribution_keeps_to_this_host_by_its_own_variable(given, kept):
+    environment = dict(given)
+    keep_to_this_host(environment)
+    assert environment == {'ROS_DISTRO': given['ROS_DISTRO'], **kept}
 
 
 def test_an_interrupted_camera_says_how_many_frames_it_sent():

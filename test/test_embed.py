@@ -10,6 +10,7 @@ from tiny_clip import WITHOUT_CLIP, WORDS, run_python, small, tiny  # noqa: F401
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
+from lgseg_ros.vocabulary.encoder import quick_twin
 from lgseg_ros.vocabulary.text_source import TextSource
 from lgseg_ros.vocabulary.text_space import TextSpace
 
@@ -64,6 +65,7 @@ def test_templates_change_and_average_the_vectors(embed, tmp_path):
     assert all(np.linalg.norm(v) == pytest.approx(1, abs=1e-6) for v in vectors.values())
     labels = [bank.templates[0] for bank in banks.values()]
     assert labels == ['a photo of a {}', 'the {} there', '2 templates', '8 templates']
+    assert banks['one'].space.template == 'the {} there', 'weights trained with it go on with this sentence'
 
 
 def test_list_tells_where_words_come_from(embed, small, capsys, monkeypatch):
@@ -129,8 +131,13 @@ def test_a_bank_to_train_with_names_its_encoder_and_sentence(tiny, tmp_path, cap
     space = read_embeddings(tmp_path / 'bank.npz').space
     assert space.model == 'tiny' and space.template == 'the {}'
     assert space.pretrained.startswith('right.safetensors@sha256:') and '/' not in space.pretrained
+    assert 'quick' not in capsys.readouterr().err
     assert main(options) == 1
     assert 'needs --pretrained' in capsys.readouterr().err
+
+
+def test_a_checkpoint_file_that_may_need_another_activation_is_told(tiny):
+    assert quick_twin('ViT-B-16') == 'ViT-B-16-quickgelu' and quick_twin('ViT-B-16-SigLIP') is None
 
 
 def test_a_bank_that_nothing_vouches_for_is_refused(embed, tmp_path, capsys):

@@ -123,17 +123,19 @@ def test_pausing_and_resuming(process, manager, small):
 
 def test_ids_survive_a_clean_up(manager):
     """Consumers remember ids for seconds; a name keeps its id as long as the process lives."""
-    peer, given = manager.peer, {}
+    peer, given, versions = manager.peer, {}, []
     for words in (['fence', 'pole'], ['tree', 'fence'], ['pole', 'grass', 'tree']):
         assert manager.change(CONFIGURE)
         wait_until(peer.set_client.service_is_ready, 'the service')
         answer = peer.set_vocabulary(words)
         assert answer.success
+        versions.append(answer.version)
         for name, i in zip(answer.names, answer.ids):
             assert given.setdefault(name, i) == i
         assert manager.change(CLEANUP)
         wait_until(lambda: not services(peer), 'the services to go')
     assert len(set(given.values())) == len(given)
+    assert versions == sorted(set(versions)), 'nor does a version come again'
 
 
 def test_transitions_that_are_not_allowed_change_nothing(process, manager):
@@ -145,6 +147,13 @@ def test_transitions_that_are_not_allowed_change_nothing(process, manager):
     wait_until(lambda: 'transition 99 refused while inactive' in process.log, 'the reason in the log')
 
 
+def last_error(peer):
+    """What the newest diagnostics give as the reason of a failure."""
+    told = [value.value for array in peer.diagnostics for status in array.status for value in status.values
+            if value.key == 'last_error']
+    return told[-1] if told else ''
+
+
 def test_failure_is_said_and_can_be_mended(process, manager, small):
     """Words that are unknown: FAILURE, a reason in log and diagnostics, and success once the parameter is right."""
     for name, value, said in (('preset', 'nonsense', "preset 'nonsense'"), ('vocabulary', ['road', 'road'], 'named twice')):
@@ -153,14 +162,13 @@ def test_failure_is_said_and_can_be_mended(process, manager, small):
     assert set_parameter(manager.peer, 'vocabulary', ['flumph']).successful   # no rows to look it up in yet
     assert not manager.change(CONFIGURE) and manager.state() == UNCONFIGURED
     wait_until(lambda: "'flumph' is not known" in process.log, 'the reason in the log')
-    wait_until(lambda: any("'flumph' is not known" in value.value for array in manager.peer.diagnostics
-                           for status in array.status for value in status.values if value.key == 'last_error'),
-               'the reason in the diagnostics')
+    wait_until(lambda: "'flumph' is not known" in last_error(manager.peer), 'the reason in the diagnostics')
     assert set_parameter(manager.peer, 'vocabulary', ['road', 'sky']).successful
     assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
     manager.peer.connect(process)
     assert list(manager.peer.get_vocabulary().names) == ['road', 'sky']
     assert manager.peer.mask_of(small)
+    wait_until(lambda: last_error(manager.peer) == 'none', 'the reason to go')
 
 
 def test_frames_while_the_state_changes(process, manager, small):

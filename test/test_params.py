@@ -71,6 +71,13 @@ def test_the_printed_file_starts_a_node_with_the_defaults(capsys, tmp_path):
     assert set(yaml.safe_load(path.read_text())['/**']['ros__parameters']) == set(NAMES)
 
 
+def test_an_empty_list_in_a_file_is_no_words(tmp_path):
+    """ROS makes nothing of it, not a list."""
+    path = tmp_path / 'empty.yaml'
+    path.write_text('/**:\n  ros__parameters:\n    vocabulary: []\n    cameras: []\n')
+    assert settings_from_file(path) == Settings()
+
+
 def test_every_row_says_all_there_is(capsys):
     rows = {row['name']: row for row in json.loads(printed(capsys, '--json'))}
     assert list(rows) == NAMES

@@ -22,7 +22,7 @@ from pathlib import Path
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..vocabulary.classes import VocabularyError, parse_class
 from ..vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
-from ..vocabulary.encoder import ENSEMBLE, add_model_config, checkpoint_of_user, file_tag, find_checkpoint, load_encoder
+from ..vocabulary.encoder import ENSEMBLE, add_model_config, checkpoint_of_user, file_tag, find_checkpoint, load_encoder, quick_twin
 from ..vocabulary.text_source import TextSource, load_matching_encoder
 from ..vocabulary.text_space import TextSpace, check_bank, check_template, space_of_weights
 
@@ -105,6 +105,9 @@ def open_any_encoder(arguments, model, file):
         raise ValueError(f'a bank of {model} to train with needs --pretrained, a tag of open_clip or a checkpoint file, '
                          'and one --template at most, which the weights will then be known by')
     checkpoint, quick_gelu = find_checkpoint(model, arguments.pretrained, file, download=True)
+    if file and (other := quick_twin(model)):
+        print(f'lgseg embed: {file} is taken for weights of {model}, with the usual GELU; if they were trained with the quick '
+              f'one, as those of OpenAI, DFN and MetaCLIP were, give --model {other}', file=sys.stderr)
     return load_encoder(model, checkpoint, quick_gelu), TextSpace(model, file_tag(file) if file else arguments.pretrained)
 
 

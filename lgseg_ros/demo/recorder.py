@@ -27,9 +27,9 @@ def stamp_ns(header):
 class Recorder:
     """Subscribes to one node's outputs and writes overlay.mp4, before.png and after.png."""
 
-    def __init__(self, node, out, fps, node_name='/lgseg'):
-        """node: rclpy node to subscribe with; out: folder; fps: of the video."""
-        self.node, self.out, self.fps = node, Path(out), fps
+    def __init__(self, node, out, fps, node_name):
+        """node: rclpy node to subscribe with; out: folder; fps: of the video; node_name: '/lgseg', whose outputs."""
+        self.node, self.out, self.fps, self.node_name = node, Path(out), fps, node_name
         self.latencies_ms, self.mask_times, self.vocabularies = [], [], []   # vocabularies: (stamp, {id: name})
         self.mask_ids = []        # (stamp, ids in the mask)
         self.size = None
@@ -70,6 +70,8 @@ class Recorder:
 
     def _on_diagnostics(self, message):
         for status in message.status:
+            if not status.name.startswith(f'{self.node_name}: '):   # of another node, which may be a lgseg too
+                continue
             values = {entry.key: entry.value for entry in status.values}
             self.engine = values.get('engine', self.engine)
             if 'received' in values:

@@ -11,13 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-from ..paths import find_share
+from ..transport import profile_variables
 from ..vocabulary.classes import split_classes
 
 FIRST = {'preset': 'camvid', 'classes': []}
 SECOND = 'road,vehicle=car|truck|bus,person=person|pedestrian|cyclist,plants=tree|vegetation|grass,sky'
 READY_S = 30      # how long the node may take to offer its service
-NODE = '/lgseg'
+NODE = '/lgseg_demo'   # and not /lgseg, which may run on this robot
+CAMERA = f'{NODE}/camera/image_raw'
 FILES = ('overlay.mp4', 'before.png', 'after.png', 'summary.json')   # that the demo writes
 
 
@@ -44,10 +45,7 @@ def environment(own_camera=True):
     env = dict(os.environ)
     if own_camera:
         keep_to_this_host(env)
-    if 'FASTDDS_DEFAULT_PROFILES_FILE' not in env and 'FASTRTPS_DEFAULT_PROFILES_FILE' not in env:
-        profile = str(find_share('config', 'fastdds.xml'))
-        env['FASTDDS_DEFAULT_PROFILES_FILE'] = env['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
-    return env
+    return {**env, **profile_variables(env)}
 
 
 def start(module, *arguments, env, **options):
@@ -70,7 +68,7 @@ def run_demo(arguments):
     """Run with parsed arguments (see cli.demo).  Returns the summary.  Raises DemoError, SourceError."""
     from ..sim.sources import open_source
     own_camera = not is_topic(arguments.source)
-    topic = '/camera/image_raw' if own_camera else arguments.source
+    topic = CAMERA if own_camera else arguments.source
     fps, seconds, ends = 15.0, arguments.duration or 20.0, False
     if own_camera:
         width, height = arguments.size
@@ -102,7 +100,7 @@ def _node_arguments(arguments, topic):
     given = {'weights': arguments.weights, 'engine': arguments.engine, 'precision': arguments.precision,
              'vocabulary': classes or FIRST['classes'],
              'preset': arguments.preset if arguments.preset or classes else FIRST['preset']}
-    words = ['--ros-args', '-r', f'image:={topic}']
+    words = ['--ros-args', '-r', f'__node:={NODE[1:]}', '-r', f'image:={topic}']
     for name, value in given.items():
         if value not in (None, [], ''):
             words += ['-p', f'{name}:={json.dumps(value)}']
@@ -115,10 +113,10 @@ def _record(arguments, topic, out, fps, seconds, ends):
 
     from .recorder import Recorder
     rclpy.init()
-    ros = rclpy.create_node('recorder')
+    ros = rclpy.create_node(f'{NODE[1:]}_recorder')
     executor = SingleThreadedExecutor()
     executor.add_node(ros)
-    recorder = Recorder(ros, out, fps)
+    recorder = Recorder(ros, out, fps, NODE)
     camera = None
     node = start('lgseg_ros.node.main', *_node_arguments(arguments, topic), env=os.environ)
     try:

@@ -5,14 +5,13 @@ import shlex
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..paths import find_share
+from ..transport import PROFILE_VARIABLES, transport_profile
 from .verdict import fail, ok, skip, warn
 
 PICTURE_BYTES = 1920 * 1080 * 3     # what must fit at least
 CYCLONE_BUFFER = 4 << 20            # bytes; delivers 1080p at 30 Hz (docs/transport.md)
 CYCLONE_EXPORT = ("export CYCLONEDDS_URI='<CycloneDDS><Domain><Internal>"
                   "<SocketReceiveBufferSize min=\"4MB\"/></Internal></Domain></CycloneDDS>'")
-# Fast DDS 3 renamed the variable and does not read the old one; Fast DDS 2 does not know the new one.
 FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 
@@ -41,12 +40,12 @@ def profile(ros):
 
 def export_line(variable):
     """The shell command that sets the shipped profile."""
-    return f'export {variable}={shlex.quote(str(find_share("config", "fastdds.xml")))}   # for the camera too'
+    return f'export {variable}={shlex.quote(str(transport_profile(os.environ)))}   # for the camera too'
 
 
 def fast_dds_profile(environment, distribution):
     """The Verdict on the Fast DDS profile that `environment` names."""
-    variable, other = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
+    variable, other = PROFILE_VARIABLES
     if distribution in FAST_DDS_2:
         variable, other = other, variable
     path = environment.get(variable)

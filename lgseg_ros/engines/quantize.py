@@ -9,6 +9,7 @@ import logging
 import tempfile
 from contextlib import contextmanager
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,14 @@ class Quantizer:
 
     def quantize(self, keep=()):
         """Quantise all but the convolutions named in `keep`; returns the path of a temporary file."""
-        path = Path(self._folder.name) / 'candidate.onnx'
+        path, options = Path(self._folder.name) / 'candidate.onnx', {}
+        if 'calibration_cache_path' in signature(quantize_static).parameters:   # not in 1.23, the last for Python 3.10
+            options['calibration_cache_path'] = Path(self._folder.name) / 'ranges.json'
         with _no_advice():
             quantize_static(
                 self._source, path, _Reader(self._feeds), quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(TYPES), per_channel=True, activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8, nodes_to_exclude=self._left_out(set(keep)),
-                calibration_cache_path=Path(self._folder.name) / 'ranges.json')
+                weight_type=QuantType.QInt8, nodes_to_exclude=self._left_out(set(keep)), **options)
         return path
 
     def agreement(self, path):

@@ -94,8 +94,11 @@ class TorchEngine:
 
     def close(self):
         """Give back the device memory; the engine cannot be used afterwards."""
+        import torch
         self._plans.clear()
         self._model = None
+        if self.device != 'cpu':
+            torch.cuda.empty_cache()   # PyTorch would keep it for itself, and another engine may come
 
 
 class Plan:

@@ -68,7 +68,8 @@ class Diagnostics:
         values = {'received': camera.received, 'segmented': camera.segmented, 'dropped': camera.dropped,
                   'failed': camera.failed, 'rate_in_hz': f'{rate_in:.2f}', 'rate_out_hz': f'{rate_out:.2f}',
                   'frame_ms': f'{camera.frame_ms:.1f}', 'engine_ms': f'{camera.engine_ms:.1f}',
-                  'latency_ms': f'{camera.latency_ms:.1f}', 'watched': camera.is_watched()}
+                  'latency_ms': f'{camera.latency_ms:.1f}', 'watched': camera.is_watched(),
+                  'camera_info': f'{camera.info.width}x{camera.info.height}' if camera.info else 'none'}
         return level, text, values
 
 

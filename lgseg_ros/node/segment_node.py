@@ -83,6 +83,7 @@ class SegmentNode(LifecycleNode):
             return self._fail(f'cannot configure: {type(error).__name__}: {error}')
         self.get_logger().info(f'{self._engine.summary()}; {len(self.words.vocabulary.current.names)} classes; '
                                f'ready in {time.monotonic() - began:.2f} s')
+        self.last_error = ''
         return TransitionCallbackReturn.SUCCESS
 
     def _load(self):
@@ -120,6 +121,7 @@ class SegmentNode(LifecycleNode):
         except Exception as error:
             self._stop_segmenting()
             return self._cannot_activate(f'{type(error).__name__}: {error}')
+        self.last_error = ''
         return super().on_activate(state)
 
     def _cannot_activate(self, reason):

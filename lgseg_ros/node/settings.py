@@ -82,7 +82,8 @@ def declare(node):
     for entry in fields(Settings):
         default = entry.default_factory() if isinstance(entry.type, type(list[str])) else entry.default
         try:
-            values[entry.name] = node.declare_parameter(entry.name, default, descriptor(entry)).value
+            value = node.declare_parameter(entry.name, default, descriptor(entry)).value
+            values[entry.name] = default if value is None else value   # an empty list in a file comes as nothing
         except Exception as error:  # rclpy has a kind for each fault of type and range
             raise ValueError(f'parameter {entry.name}: {error}') from error
     settings = Settings(**values)

@@ -36,6 +36,7 @@ class Words:
         self._node, self._changed = node, changed
         self._source = None         # TextSource of the vocabulary
         self._ids = {}              # {name: id} of this process: a clean-up must not free ids that consumers remember
+        self._version = 0           # and the versions they know must not come again
         self._background = Background()
         self._one_by_one = MutuallyExclusiveCallbackGroup()   # of set_vocabulary, whose callback may wait for seconds
         self._services = []
@@ -44,7 +45,7 @@ class Words:
     def load(self, weights, settings):
         """Begin with the words of the settings.  Raises VocabularyError."""
         self._source = TextSource(weights, warn=self._node.get_logger().warning, at_once=False)
-        self.vocabulary = VocabularyState(self._source, self._ids)
+        self.vocabulary = VocabularyState(self._source, self._ids, self._version)
         self.replace(settings)
 
     def replace(self, settings):
@@ -83,6 +84,8 @@ class Words:
                 self._leaving = service
             else:
                 self._node.destroy_service(service)
+        if self.vocabulary and self.vocabulary.current:
+            self._version = self.vocabulary.current.version
         self._services, self.vocabulary = [], None
 
     def close(self):

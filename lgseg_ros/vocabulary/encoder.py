@@ -110,6 +110,12 @@ def find_checkpoint(model, pretrained, file=None, download=False):
     return Path(found), quick_gelu
 
 
+def quick_twin(model):
+    """open_clip's name of `model` with the quick GELU, where it lists both; a checkpoint does not tell which it needs."""
+    twin = f'{model}-quickgelu'
+    return twin if twin in _import_open_clip().list_models() else None
+
+
 def checkpoint_of_user():
     """The CLIP weights file that LGSEG_CLIP_WEIGHTS names, or None."""
     return os.environ.get(CHECKPOINT_VARIABLE) or None

@@ -64,15 +64,17 @@ class VocabularyState:
     (Nav2's layer for 5 s).  Safe to use from several threads; `current` never blocks.
     """
 
-    def __init__(self, text_source, ids=None):
+    def __init__(self, text_source, ids=None, version=0):
         """text_source: has `rows(phrases) -> float32 [N, D]`, raising VocabularyError for unknown ones.
 
         ids: the {name: id} of this run so far, which is kept up to date; give the same one to a
         state that follows this one in the same process.
+        version: the last one of that state, from which this one counts on.
         """
         self._source = text_source
         self._lock = threading.Lock()
         self._ids = {} if ids is None else ids
+        self._version = version
         self.current = None
 
     def prepare(self, classes, preset='', threshold=None):
@@ -104,8 +106,8 @@ class VocabularyState:
         phrases = [phrase for spec in specs for phrase in spec.phrases]
         row_ids = np.array([i for spec, i in zip(specs, ids) for _ in spec.phrases], np.int64)
         rows = self._source.rows(phrases)
-        version = self.current.version + 1 if self.current else 1
-        return Vocabulary(version, specs, ids, rows, row_ids, self._threshold(threshold), preset), run
+        version = self.current.version if self.current else self._version
+        return Vocabulary(version + 1, specs, ids, rows, row_ids, self._threshold(threshold), preset), run
 
     def _allocate(self, specs, preset):
         """{name: id} of the run with `specs`: the id a name has in this run, else the preset's, else the lowest free.
