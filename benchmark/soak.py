@@ -38,7 +38,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
-from lgseg_ros.cli.figures import write_json
+from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.node.images import image_message
@@ -310,8 +310,7 @@ def parse_arguments():
                         help='memory is compared from then on, at most half the run; it takes four minutes until '
                              'each camera has met each fault (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of faults')
-    parser.add_argument('--json', default=str(Path(__file__).parent / 'results' / 'soak.json'), metavar='FILE',
-                        help='where the figures go (default: benchmark/results/soak.json)')
+    add_json(parser)
     return parser.parse_args()
 
 

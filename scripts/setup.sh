@@ -268,8 +268,8 @@ plan() {
     for extra in train test demo benchmark; do
         if [[ $asked == *" $extra "* ]] || { [ "$TODO_VENV" = no ] && [ -e "$VENV/with-$extra" ]; }; then EXTRAS+=("$extra"); fi
     done
-    # shellcheck disable=SC2046
-    PIP_HASH=$(hash_of $(requirement_files) requirements/constraints.txt scripts/fix_wheel_prefix.py)
+    # All files, since they name each other (-r).
+    PIP_HASH=$(printf '%s\n' "$ROS" "${EXTRAS[@]}" | hash_of - requirements/*.txt scripts/fix_wheel_prefix.py)
     [ "$TODO_VENV" = no ] && up_to_date pip "$PIP_HASH" || TODO_PIP=yes STEPS=$((STEPS + 1))
     [ "$TODO_PIP" = no ] && up_to_date build "$(build_inputs | sha256sum)" || TODO_BUILD=yes STEPS=$((STEPS + 1))
 }

@@ -92,7 +92,6 @@ def test_the_whole_command(tmp_path, capsys):
     assert all('car' not in load_checkpoint(path / 'checkpoint.pt')['classes'][0] for path in runs.values())
     assert load_checkpoint(runs['denseclip-seed1'] / 'checkpoint.pt')['config']['head'] == 'denseclip'
     assert str(tmp_path) not in (tmp_path / 'results/ablation.json').read_text(), 'results go into the repository'
-    before = {name: (path / 'checkpoint.pt').stat().st_mtime_ns for name, path in runs.items()}
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').rglob('checkpoint.pt')}
     ablation.main([*command, '--heads', 'lseg', 'both', '--rounds', '0'])
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').rglob('checkpoint.pt')}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from faults_pictures import picture
 from faults_table import fault, fault_rows
+from lifecycle_manager import CONFIGURE, Manager
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import RELIABLE, NodeProcess, Peer, counters, wait_until
 from rosgraph_msgs.msg import Clock
@@ -297,14 +298,9 @@ def reach(state, process, peer, name, pixels):
             for _ in range(10):
                 peer.send(pixels)
         return
-    from lifecycle_msgs.msg import Transition
-    from lifecycle_msgs.srv import ChangeState
-    client = peer.node.create_client(ChangeState, f'/{name}/change_state')
-    wait_until(client.service_is_ready, 'the lifecycle service')
-    time.sleep(0.3)   # the node's side of the match has no signal of its own here
+    manager = Manager(peer, name)
     if state == 'inactive':
-        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
-        assert peer.call(client, request).success
+        assert manager.change(CONFIGURE)
 
 
 @fault_rows(PROCESSES, 'state, how', [(f'{how.name} while {state}', 'exit code 0, no traceback', state, how)

@@ -1,48 +1,11 @@
 """The managed node through its real lifecycle services, as Nav2's lifecycle manager drives it."""
 
-import time
-
 import cv2
 import numpy as np
 import pytest
-from lifecycle_msgs.msg import State, Transition, TransitionEvent
-from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
-from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
+from lifecycle_manager import (ACTIVATE, ACTIVE, CLEANUP, CONFIGURE, DEACTIVATE, FINALIZED, INACTIVE, SHUTDOWN,
+                               UNCONFIGURED, Manager)
 from ros_graph import NodeProcess, Peer, counters, wait_until
-
-CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
-ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
-UNCONFIGURED, INACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE
-ACTIVE, FINALIZED = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_FINALIZED
-SHUTDOWN = {UNCONFIGURED: Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
-            INACTIVE: Transition.TRANSITION_INACTIVE_SHUTDOWN,
-            ACTIVE: Transition.TRANSITION_ACTIVE_SHUTDOWN}
-
-
-class Manager:
-    """A lifecycle manager's clients."""
-
-    def __init__(self, peer, name='cycled'):
-        self.peer, self.events = peer, []
-        self._clients = {kind: peer.node.create_client(kind, f'/{name}/{service}') for kind, service in (
-            (ChangeState, 'change_state'), (GetState, 'get_state'),
-            (GetAvailableTransitions, 'get_available_transitions'))}
-        peer.node.create_subscription(TransitionEvent, f'/{name}/transition_event', self.events.append, 10)
-        wait_until(lambda: all(client.service_is_ready() for client in self._clients.values()), 'lifecycle services')
-        time.sleep(0.3)   # the node's side of the match has no signal of its own here
-
-    def change(self, transition):
-        """Whether the transition succeeded."""
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return self.peer.call(self._clients[ChangeState], request).success
-
-    def state(self):
-        return self.peer.call(self._clients[GetState], GetState.Request()).current_state.id
-
-    def available(self):
-        answer = self.peer.call(self._clients[GetAvailableTransitions], GetAvailableTransitions.Request())
-        return {entry.transition.label for entry in answer.available_transitions}
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +18,7 @@ def process():
 def manager(process):
     """A manager of the node, which is unconfigured before and after."""
     with Peer('/cycled') as peer:
-        manager = Manager(peer)
+        manager = Manager(peer, 'cycled')
         assert manager.state() == UNCONFIGURED
         yield manager
         for transition, state in ((DEACTIVATE, ACTIVE), (CLEANUP, INACTIVE)):
@@ -75,11 +38,7 @@ def services(peer):
 
 
 def set_parameter(peer, name, value):
-    client = AsyncParameterClient(peer.node, '/cycled')
-    wait_until(client.services_are_ready, 'parameter services')
-    future = client.set_parameters([Parameter(name, value=value)])
-    wait_until(future.done, 'the parameter')
-    return future.result().results[0]
+    return peer.set_parameters('/cycled', **{name: value})[0]
 
 
 def test_it_waits_for_its_manager(process, manager):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import SMALL, TEXT_DIM, lively, one_thread  # noqa: F401
-from torch.nn import functional as F
 
 from lgseg_ros.model.backbone import create_backbone
 from lgseg_ros.model.baselines import HEADS, create_model

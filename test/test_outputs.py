@@ -5,6 +5,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from faults_pictures import huge_png
 from ros_graph import RELIABLE, NodeProcess, Peer, counters, pixels_of, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
@@ -54,13 +55,6 @@ def compressed(pixels, kind='.jpg'):
 def test_jpeg_and_png_are_read(street, kind):
     frame = frame_from_compressed(compressed(street[0], kind))
     assert frame.order == 'bgr' and np.abs(frame.pixels.astype(int) - street[0]).mean() < 4
-
-
-def huge_png():
-    """A PNG whose header promises 40000x40000 pixels."""
-    data = bytearray(compressed(np.zeros((8, 8, 3), np.uint8), '.png').data)
-    data[16:24] = struct.pack('>II', 40000, 40000)
-    return bytes(data)
 
 
 @pytest.mark.parametrize('data, reason', [

@@ -87,6 +87,13 @@ def test_the_demo_names_the_photograph_that_setup_installs():
     assert INSTALL.split()[-1] in (ROOT / 'requirements/demo.txt').read_text().split()
 
 
+def test_no_name_is_undefined_or_unused():
+    """In code that no other test runs too, such as the whole of benchmark/."""
+    command = ['check', '--isolated', '--no-cache', '--select', 'F', '--per-file-ignores', 'test/*:F811']   # fixtures are arguments
+    found = subprocess.run([sys.executable, '-m', 'ruff', *command, '.'], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 def test_files_in_git_are_small_or_weights():
     sizes = {path.relative_to(ROOT): path.stat().st_size for path in git_files() if path.is_file()}
     assert {path: size for path, size in sizes.items() if size > MAX_FILE_BYTES and path.parts[0] != 'weights'} == {}

@@ -50,6 +50,16 @@ def graph_names(observer):
         return {key: set() for key in LOOKS}
 
 
+def settled(look, seconds=1.5):
+    """What `look` returns once it has not changed for a while: the graph becomes known bit by bit."""
+    found, since = look(), time.monotonic()
+    while time.monotonic() - since < seconds:
+        time.sleep(0.1)
+        if (now := look()) != found:
+            found, since = now, time.monotonic()
+    return found
+
+
 @pytest.fixture(scope='module')
 def node_names():
     """The names of the real, active node, in all configurations together."""
@@ -64,8 +74,7 @@ def node_names():
                 wait_until(lambda: 'active; ' in process.log or process.process.poll() is not None, 'the node to start')
                 assert process.process.poll() is None, process.log
                 wait_until(lambda: graph_names(observer)['topic', 'subscribe'], 'its topics')
-                time.sleep(1)   # the graph becomes known bit by bit
-                for key, found in graph_names(observer).items():
+                for key, found in settled(lambda: graph_names(observer)).items():
                     names[key] |= found
                 process.end()
     finally:

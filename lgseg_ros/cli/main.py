@@ -9,7 +9,7 @@ from .missing import explain_missing
 
 COMMANDS = {
     'demo': 'camera, node and a change of words on a real ROS graph',
-    'segment': 'pictures or a video to masks and overlays',
+    'segment': 'pictures and videos to masks and overlays',
     'embed': 'teach new words with CLIP, here or for another machine',
     'train': 'train a segmenter',
     'eval': 'measure weights on a labelled data set',

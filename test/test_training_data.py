@@ -1,0 +1,147 @@
+"""Labelled pictures: what is read, what is refused, what hidden classes and augmentation make of them."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import one_thread, write_dataset  # noqa: F401, F811
+from tiny_training import RECIPE, bank, edit_yaml, own_data, street_data, trainer_of  # noqa: F401, F811
+
+from lgseg_ros.engines.frames import Frame, network_size, to_network
+from lgseg_ros.training.augment import OUTSIDE, augment
+from lgseg_ros.training.dataset import DatasetError, hide_classes, load_dataset
+from lgseg_ros.training.predict import torch_predictor
+from lgseg_ros.training.words import WordSampler
+
+
+def test_labels_are_mapped_to_class_indices(tmp_path):
+    """Ids with gaps and an ignore label of the data set's own."""
+    folder = write_dataset(tmp_path / 'gaps', classes={7: 'road', 21: 'car', 30: 'tree'},
+                           merge={3: 7, 8: 21, 5: 30, 0: 255, **dict.fromkeys((1, 2, 4, 6, 7, 9, 10), 255)})
+    data = load_dataset(folder, 'train')
+    raw = cv2.imread(str(folder / 'train/labels/000.png'), cv2.IMREAD_UNCHANGED)
+    for index, label in enumerate((7, 21, 30)):
+        assert np.array_equal(data.labels[0] == index, raw == label)
+    assert set(np.unique(data.labels[0])) <= {0, 1, 2, 255}
+    assert [spec.name for spec in data.specs] == ['road', 'car', 'tree']
+    assert data.licence == 'Apache-2.0, procedural'
+    assert data.class_frequencies().sum() == pytest.approx(1)
+
+
+def test_a_data_set_that_does_not_fit_into_memory_is_the_same(street_data):
+    kept, read = load_dataset(street_data, 'train'), load_dataset(street_data, 'train', memory=0)
+    assert isinstance(kept.images, tuple) and not isinstance(read.images, tuple)
+    assert len(kept) == len(read) == 4
+    for part in ('images', 'labels'):
+        assert all(map(np.array_equal, getattr(kept, part), getattr(read, part)))
+
+
+def test_large_pictures_are_shrunk_as_an_engine_shrinks_them(street_data, bank):
+    whole = load_dataset(street_data, 'train')
+    for memory in (2**30, 0):
+        small = load_dataset(street_data, 'train', memory, pixels=64 * 64)
+        size = network_size(*whole.labels[0].shape, 64 * 64)
+        assert small.images[1].shape == (*size, 3) and small.labels[1].shape == size != whole.labels[0].shape
+        assert np.array_equal(small.images[1], to_network(Frame(whole.images[1], 'rgb'), size))
+        shares = [np.bincount(d.labels[1].ravel(), minlength=11)[:11] / d.labels[1].size for d in (whole, small)]
+        assert np.abs(shares[0] - shares[1]).max() < 0.03
+    trainer = trainer_of(street_data, bank, replace(RECIPE, network_pixels=64 * 64))
+    rows = trainer.model.project_text(torch.from_numpy(bank.vectors[:11])).detach()
+    small = torch_predictor(trainer.model, rows, np.arange(11), 64 * 64)(whole.images[0])
+    assert small[0].shape == small[1].shape == whole.labels[0].shape, 'masks are measured at the size of the labels'
+    assert not np.array_equal(small[0], torch_predictor(trainer.model, rows, np.arange(11))(whole.images[0])[0])
+
+
+def test_labels_with_a_palette_are_indices(own_data):
+    """As VOC's and many annotation tools' are."""
+    path = own_data / 'train/labels/000.png'
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    picture = Image.fromarray(ids)
+    picture.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
+    picture.save(path)
+    assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ndim == 3
+    assert np.array_equal(load_dataset(own_data, 'train').labels[0], np.where(ids < 11, ids, 255))
+
+
+def damage_label(folder):
+    path = folder / 'train/labels/001.png'
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    label[3, 4] = 77
+    cv2.imwrite(str(path), label)
+
+
+def damage_size(folder):
+    path = folder / 'train/images/001.png'
+    cv2.imwrite(str(path), cv2.imread(str(path))[:, :-8])
+
+
+@pytest.mark.parametrize('damage, named, cure', [
+    (damage_label, 'labels/001.png', 'add them to its classes'),
+    (damage_size, 'images/001.png is 120x96', 'make them the same size'),
+    (lambda d: (d / 'train/images/001.png').unlink(), 'labels/001.png has no image',
+     'add the image or remove the label'),
+    (lambda d: (d / 'train/images/001.png').write_bytes(b'no picture'), 'images/001.png', 'copy it again'),
+    (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.zeros((96, 128, 3), np.uint8)), 'labels/001.png',
+     'one channel or a palette'),
+    (lambda d: (d / 'dataset.yaml').unlink(), 'dataset.yaml is missing', '"id: name"'),
+    (lambda d: (d / 'dataset.yaml').write_text('classes: ['), 'dataset.yaml', '"id: name"'),
+    (lambda d: edit_yaml(d, classes={300: 'road'}), 'dataset.yaml', '0 to 255'),
+    (lambda d: edit_yaml(d, classes={255: 'road'}), 'dataset.yaml', 'differ from ignore'),
+    (lambda d: edit_yaml(d, classes={0: 'road', 1: 'road'}), 'dataset.yaml', 'named twice'),
+])
+def test_damaged_data_is_named_with_its_cure(own_data, damage, named, cure):
+    damage(own_data)
+    with pytest.raises(DatasetError) as error:
+        load_dataset(own_data, 'train')
+    assert named in str(error.value) and cure in str(error.value)
+
+
+def test_a_split_that_is_not_there_is_named(own_data):
+    with pytest.raises(DatasetError, match='test/labels holds no .png'):
+        load_dataset(own_data, 'test')
+
+
+def test_data_without_any_label_is_refused(own_data, bank):
+    for path in (own_data / 'train/labels').iterdir():
+        cv2.imwrite(str(path), np.full((96, 128), 255, np.uint8))
+    with pytest.raises(DatasetError, match='no labelled pixel'):
+        trainer_of(own_data, bank, validation=False)
+
+
+def test_hidden_classes_become_void_and_their_words_are_not_used(street_data, bank):
+    data = load_dataset(street_data, 'train')
+    hidden = hide_classes(data, ('car', 'tree'))
+    names = [spec.name for spec in data.specs]
+    assert [spec.name for spec in hidden.specs] == [name for name in names if name not in ('car', 'tree')]
+    for before, after in zip(data.labels, hidden.labels):
+        gone = np.isin(before, [names.index('car'), names.index('tree'), 255])
+        assert np.array_equal(after == 255, gone)
+        road = before == names.index('road')
+        assert (after[road] == [spec.name for spec in hidden.specs].index('road')).all()
+    sampler = WordSampler(hidden.specs, bank, hidden=hidden.hidden)
+    used = {*sampler.absent, *sum(sampler.phrases, [])}
+    assert not {'car', 'suv', 'van', 'truck', 'bus', 'tree', 'vegetation', 'hedge'} & used
+    with pytest.raises(DatasetError, match='no class ship; it has sky'):
+        hide_classes(data, ('ship',))
+
+
+def test_augmentation_keeps_picture_and_labels_together():
+    """A picture whose colour is its label: after any view the labels still tell the colours apart."""
+    label = np.zeros((90, 120), np.uint8)
+    label[20:60, 30:80] = 1
+    image = np.where(label[..., None] == 1, 220, 30).astype(np.uint8).repeat(3, axis=2)
+    shares, flips = set(), set()
+    for seed in range(20):
+        view, seen = augment(image, label, (64, 96), np.random.default_rng(seed))
+        assert view.shape == (64, 96, 3) and seen.shape == (64, 96) and set(np.unique(seen)) <= {0, 1, OUTSIDE}
+        inner = {i: cv2.erode((seen == i).astype(np.uint8), np.ones((9, 9))) > 0 for i in (0, 1)}
+        if inner[1].sum() > 50 and inner[0].sum() > 50:
+            assert view[inner[1]].mean() > view[inner[0]].mean() + 40
+        shares.add(round(float((seen == 1).mean()), 3))
+        flips.add(int(np.argwhere(seen == 1)[:, 1].mean()) if (seen == 1).any() else None)
+    assert len(shares) > 15 and len(flips) > 5, 'views must differ in scale and place'
+    one, again = (augment(image, label, (64, 96), np.random.default_rng(3)) for _ in range(2))
+    assert all(map(np.array_equal, one, again))
