@@ -121,6 +121,15 @@ def test_fast_dds_profile(environment, distribution, status, said):
     assert status == 'ok' or f'={PROFILE}' in verdict.cure
 
 
+def test_on_humble_a_profile_must_not_undo_localhost_only():
+    alone = {'ROS_LOCALHOST_ONLY': '1'}
+    verdict = transport.fast_dds_profile({OLD: PROFILE, **alone}, 'humble')
+    assert verdict.status == 'warn' and 'listens on every interface' in verdict.finding
+    path = verdict.cure.partition('=')[2].partition(' ')[0]
+    assert path.endswith('fastdds_localhost.xml') and transport.fast_dds_profile({OLD: path, **alone}, 'humble').status == 'ok'
+    assert transport.fast_dds_profile({OLD: PROFILE, **alone}, 'jazzy').status == 'ok'
+
+
 @pytest.mark.parametrize('content, status', [
     ('<profiles/>', 'warn'), ('not xml', 'fail'), (Path(PROFILE).read_text().replace('67108864', '524288'), 'warn')])
 def test_fast_dds_profile_of_another_kind(tmp_path, content, status):

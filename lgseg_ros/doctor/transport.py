@@ -38,9 +38,9 @@ def profile(ros):
     return warn(f'{ros.rmw} is not known here', 'check that all pictures arrive: ros2 topic hz')
 
 
-def export_line(variable):
+def export_line(variable, environment):
     """The shell command that sets the shipped profile."""
-    return f'export {variable}={shlex.quote(str(transport_profile(os.environ)))}   # for the camera too'
+    return f'export {variable}={shlex.quote(str(transport_profile(environment)))}   # for the camera too'
 
 
 def fast_dds_profile(environment, distribution):
@@ -48,20 +48,23 @@ def fast_dds_profile(environment, distribution):
     variable, other = PROFILE_VARIABLES
     if distribution in FAST_DDS_2:
         variable, other = other, variable
-    path = environment.get(variable)
+    path, cure = environment.get(variable), export_line(variable, environment)
     if not path and environment.get(other):
-        return warn(f'{other} is set, but Fast DDS of {distribution} reads {variable}', export_line(variable))
+        return warn(f'{other} is set, but Fast DDS of {distribution} reads {variable}', cure)
     if not path:
-        return warn('no Fast DDS profile: most pictures of 1280x720 and more are lost', export_line(variable))
+        return warn('no Fast DDS profile: most pictures of 1280x720 and more are lost', cure)
     try:
         root = ElementTree.parse(Path(path)).getroot()
     except (OSError, ElementTree.ParseError) as error:
         return fail(f'{variable}={path} cannot be read ({error}), and Fast DDS goes on without a word',
-                    export_line(variable))
+                    cure)
+    listed = any(entry.tag.endswith('interfaceWhiteList') for entry in root.iter())
+    if distribution == 'humble' and environment.get('ROS_LOCALHOST_ONLY') == '1' and not listed:
+        return warn(f'{path}: its UDP listens on every interface, whatever ROS_LOCALHOST_ONLY says', cure)
     segment, message = largest_shared_memory(root)
     if segment < PICTURE_BYTES or message < PICTURE_BYTES:
         return warn(f'{path}: shared memory {segment} bytes, {message} a message; a 1080p picture has {PICTURE_BYTES}',
-                    export_line(variable))
+                    cure)
     return ok(f'{path}: shared memory {segment >> 20} MB, messages to {message >> 20} MB')
 
 
