@@ -125,3 +125,4 @@ def test_schedule():
     factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
     assert factors[0] == 0.1 and max(factors) == factors[9] == factors[10] == 1
     assert factors[55] == pytest.approx(0.5) and 0 < factors[99] < 0.001
+    assert max(learning_rate_factor(step, 10, 100) for step in range(10)) == 1 == learning_rate_factor(0, 1, 100)

@@ -58,7 +58,8 @@ class TrainConfig:
 
 
 def learning_rate_factor(step, total, warmup):
-    """Linear warm-up, then a half cosine down to zero."""
+    """Linear warm-up, of half the run at most, then a half cosine down to zero."""
+    warmup = min(warmup, total // 2)   # many processes make few steps, and the rate would never get to its peak
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
