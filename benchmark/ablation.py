@@ -18,7 +18,6 @@ epoch: nothing is chosen on the validation split.
 import argparse
 import json
 import os
-import platform
 import statistics
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import torch
 from lgseg_ros.cli import eval as evaluation
 from lgseg_ros.cli import train as training
 from lgseg_ros.cli.export import portable
+from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.frames import Frame, network_size, to_network
 from lgseg_ros.training.dataset import load_dataset, read_description
 from lgseg_ros.training.parallel import own_device
@@ -172,7 +172,7 @@ class Results:
         table = tabulate(self.figures, self.costs)
         entries = [{'head': head, 'seed': seed, 'figures': figures}
                    for (head, seed), figures in sorted(self.figures.items(), key=lambda item: item[0][::-1])]
-        self.path.write_text(json.dumps({'settings': self.settings, 'machine': platform.machine(),
+        self.path.write_text(json.dumps({'settings': self.settings, 'machine': machine(),
                                          'versions': versions(), 'rows': table, 'costs': self.costs,
                                          'entries': entries}, indent=2) + '\n')
         self.path.with_suffix('.md').write_text(markdown(self.settings, table))

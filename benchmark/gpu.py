@@ -173,12 +173,27 @@ def node_rows(rows):
         parameters = (f'engine:={NODE_ENGINES[row["engine"]]}', f'precision:={row["precision"]}',
                       f'network_pixels:={width * height}')
         rate = min(int(row['frames_per_s'] * 1.5) + 1, FASTEST_CAMERA)
-        with tempfile.TemporaryDirectory() as folder:
-            found = node.measure(node.draw(folder, row['size']), row['size'], rate, NODE_SECONDS, parameters)
-        masks = found['masks'] * rate / found['sent']
-        yield {**{key: row[key] for key in ('engine', 'precision', 'size')}, 'sent_hz': rate,
-               'masks_per_s': round(masks, 1), 'share': round(masks / min(row['frames_per_s'], rate), 3),
-               'latency_ms_p50': found['latency_ms_p50'], 'latency_ms_p95': found['latency_ms_p95']}
+        told = {**{key: row[key] for key in ('engine', 'precision', 'size')}, 'sent_hz': rate,
+                'limited_by_the_camera': rate < row['frames_per_s']}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                found = node.measure(node.draw(folder, row['size']), row['size'], rate, NODE_SECONDS, parameters)
+        except Exception as error:   # one that breaks must not cost the others
+            yield told | {'failed': f'{type(error).__name__}: {error}'}
+            continue
+        # From the first mask on, since that one waits for its graph.
+        yield told | {'share': round(found['masks_per_s'] / min(row['frames_per_s'], rate), 3),
+                      **{key: found[key] for key in ('masks_per_s', 'latency_ms_p50', 'latency_ms_p95')}}
+
+
+def node_line(row):
+    """A row of `node_rows` as text."""
+    head = f'node with {row["engine"]:<18}{row["precision"]:<6}{row["size"]:<11}'
+    if 'failed' in row:
+        return f'{head}FAILED: {row["failed"]}'
+    of = f'the {row["sent_hz"]} Hz that the camera sends' if row['limited_by_the_camera'] else 'the engine alone'
+    return (f'{head}{row["masks_per_s"]:>8.1f} masks/s, {row["share"]:.1%} of {of}, '
+            f'latency {row["latency_ms_p50"]} / {row["latency_ms_p95"]} ms')
 
 
 def device_name(device):
@@ -218,12 +233,12 @@ def main():
             result['rows'].append(row)
             print(line(row), flush=True)
     alone = [row for row in result['rows'] if row.get('batch') == 1 and row['engine'] in NODE_ENGINES]
+    write_json(arguments.json, result)
     for row in () if arguments.no_node else node_rows(alone):
         result.setdefault('node', []).append(row)
-        print(f'node with {row["engine"]:<18}{row["precision"]:<6}{row["size"]:<11}{row["masks_per_s"]:>8.1f} masks/s, '
-              f'{row["share"]:.1%} of the engine alone, latency {row["latency_ms_p50"]} / {row["latency_ms_p95"]} ms')
-    write_json(arguments.json, result)
-    return int(any('failed' in row for row in result['rows']))
+        print(node_line(row), flush=True)
+        write_json(arguments.json, result)
+    return int(any('failed' in row for row in result['rows'] + result.get('node', [])))
 
 
 if __name__ == '__main__':

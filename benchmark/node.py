@@ -1,9 +1,10 @@
 """The node at fixed rates and at its peak: latency, jitter, drops, CPU, and what it adds to the bare engine.
 
 A camera process publishes one picture size at 10 and 30 Hz, best effort, with the shipped transport profile; this
-process subscribes to the mask.  `beyond` is the node's own time for a frame less the engine's, both told by its
-diagnostics.  The peak is the highest rate of PEAK_RATES at which less than 5 % of the frames are
-dropped, found by halving; a rate that fails is tried once more, because one hiccup of the machine costs 5 %.
+process subscribes to the mask.  Before, the engine alone is timed in this process on the same picture.  `beyond` is
+the node's own time for a frame less the engine's, both told by its diagnostics.  The peak is the highest rate of
+PEAK_RATES at which less than 5 % of the frames are dropped, found by halving; a rate that fails is tried once more,
+because one hiccup of the machine costs 5 %.
 
     python benchmark/node.py --json benchmark/results/node.json
 """
@@ -15,6 +16,7 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
@@ -27,7 +29,13 @@ from sensor_msgs.msg import Image
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
+from lgseg_ros.engines.factory import close_engine, create_engine
+from lgseg_ros.engines.frames import Frame
+from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
+from lgseg_ros.node.settings import Settings
 from lgseg_ros.sim.street import StreetCamera
+from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.text_source import TextSource
 
 SIZES = ('640x480', '1280x720', '1920x1080')
 PEAK_RATES = (5, 10, 15, 20, 25, 30, 40, 50)
@@ -35,8 +43,8 @@ PEAK_RATES = (5, 10, 15, 20, 25, 30, 40, 50)
 
 def cpu_seconds(pid):
     """User and system time of a process so far, seconds."""
-    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+    numbers = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf('SC_CLK_TCK')
 
 
 class Listener:
@@ -76,6 +84,25 @@ def start_camera(picture, size, rate, seconds, topic='/camera/image_raw'):
                  '--frames', str(int(rate * seconds)), '--loop', env=os.environ, stdout=-1)
 
 
+def bare_engine(picture, size, parameters=(), rounds=40):
+    """The engine that the node would take, alone in this process, on the same picture; a dict of figures."""
+    kinds = {entry.name: entry.type for entry in fields(Settings)}
+    given = dict(parameter.split(':=', 1) for parameter in parameters)
+    weights = load_weights(given.pop('weights', DEFAULT_WEIGHTS))
+    settings = Settings(**{name: kinds[name](value) for name, value in given.items()})
+    vocabulary = VocabularyState(TextSource(weights)).replace([], settings.preset)
+    engine, frame = create_engine(settings, weights, vocabulary=vocabulary), Frame(cv2.imread(picture), 'bgr')
+    times = []
+    for _ in range(rounds + 5):   # the first five warm up
+        began = time.perf_counter()
+        engine.run([frame], vocabulary)
+        times.append((time.perf_counter() - began) * 1e3)
+    summary = engine.summary()
+    close_engine(engine)
+    milliseconds = float(np.median(times[5:]))
+    return {'size': size, 'engine': summary, 'ms': round(milliseconds, 1), 'fps': round(1e3 / milliseconds, 1)}
+
+
 def measure(picture, size, rate, seconds, parameters=()):
     """One run of camera and node; a dict of figures."""
     node = start_node(*parameters)
@@ -97,7 +124,9 @@ def measure(picture, size, rate, seconds, parameters=()):
 
 
 def summarise(size, rate, sent, listener, share):
-    """Figures of one run."""
+    """Figures of one run.  Raises RuntimeError where there is nothing to tell of."""
+    if len(listener.arrivals) < 2 or not listener.ticks:
+        raise RuntimeError(f'{len(listener.arrivals)} masks came of {sent} pictures of {size}; the log of the node says why')
     last = listener.ticks[-1]
     busy = [tick for tick in listener.ticks if float(tick['frame_ms']) > 0]
     engine = np.median([float(tick['engine_ms']) for tick in busy])
@@ -106,8 +135,8 @@ def summarise(size, rate, sent, listener, share):
     return {'size': size, 'rate_hz': rate, 'sent': sent, 'received': int(last['received']),
             'masks': len(listener.latencies), 'dropped': int(last['dropped']),
             'latency_ms_p50': round(p50, 1), 'latency_ms_p95': round(p95, 1),
-            'jitter_ms': (round(float(np.std(np.diff(listener.arrivals)) * 1e3), 1)
-                          if len(listener.arrivals) > 2 else None),
+            'masks_per_s': round((len(listener.arrivals) - 1) / (listener.arrivals[-1] - listener.arrivals[0]), 1),
+            'jitter_ms': round(float(np.std(np.diff(listener.arrivals)) * 1e3), 1),
             'engine_ms': round(float(engine), 1), 'beyond_ms': round(float(beyond), 1),
             'cpu_percent': round(100 * share)}
 
@@ -160,11 +189,13 @@ def main():
     add_json(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'node', 'machine': machine(), 'parameters': list(arguments.parameters),
-              'fixed': [], 'peak': []}
+              'bare': [], 'fixed': [], 'peak': []}
     prepare_ros()
     with tempfile.TemporaryDirectory() as folder:
         for size in arguments.sizes:
             picture = draw(folder, size)
+            result['bare'].append(bare_engine(picture, size, arguments.parameters))
+            print('{size:>10} the engine alone: {ms} ms, {fps} a second ({engine})'.format(**result['bare'][-1]), flush=True)
             for rate in arguments.rates:
                 result['fixed'].append(measure(picture, size, rate, arguments.seconds, arguments.parameters))
                 show(result['fixed'][-1])

@@ -19,8 +19,10 @@ from tqdm import tqdm
 from lgseg_ros.cli.bench import make_engines, names
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.cli.segment import find_pictures
-from lgseg_ros.engines.cpu import machine
+from lgseg_ros.engines.cpu import has_int8_dot, machine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
+from lgseg_ros.engines.onnx_files import int8_path
+from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.model.weights_file import load_segmenter
 from lgseg_ros.sim.street import StreetCamera
@@ -65,6 +67,9 @@ def main():
     weights, pictures = load_weights(arguments.weights), read_pictures(arguments.data, arguments.pictures)
     engines, lacking = make_engines(Namespace(engines=None, precisions=tuple(GOALS), threads=0,
                                               network_pixels=DEFAULT_PIXELS), weights)
+    if not has_int8_dot() and int8_path(weights).is_file():   # too slow for a robot here, but the rounding is the same
+        engines['onnxruntime int8'] = OnnxRuntimeEngine(weights, precision='int8')
+        lacking = [entry for entry in lacking if entry['name'] not in engines]
     model, rows = load_segmenter(weights), {label: {'engine': label} for label in engines}
     for words in arguments.words:
         vocabulary = VocabularyState(weights.bank).replace(names(weights, words))

@@ -163,9 +163,10 @@ def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
     assert 'give --bank' in capsys.readouterr().err
     assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path),
                  '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
-                 '--data', str(place / 'data'), '--command', 'lgseg train']) == 0
+                 '--data', str(place / 'data'), '--command', 'lgseg train', '--limits', 'night']) == 0
     card = json.loads((tmp_path / 'run.json').read_text())
     assert (card['licence'], card['stages'][0]['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
+    assert card['limits'] == 'night'
 
 
 def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from lgseg_ros.engines import factory
+from lgseg_ros.engines import factory, openvino
 from lgseg_ros.engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS
 from lgseg_ros.engines.gpu import has_gpu_device
@@ -52,7 +52,17 @@ def test_auto_without_a_gpu_thinks_of_no_gpu_engine(monkeypatch):
 
 def test_auto_with_a_gpu_begins_with_the_fastest(monkeypatch):
     monkeypatch.setattr(factory, 'has_gpu_device', lambda: True)
-    assert factory.candidates('auto')[:3] == ['tensorrt', 'torch', 'onnxruntime']
+    assert factory.candidates('auto') == ['tensorrt', 'torch', 'openvino', 'onnxruntime']
+
+
+def test_openvino_stands_back_where_onnxruntime_has_the_gpu(monkeypatch):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    monkeypatch.setattr(openvino, 'has_gpu_device', lambda: True)
+    assert openvino.OpenVinoEngine.not_ready(None, 0) is None, 'else it is the fastest that is left'
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CUDAExecutionProvider', 'CPUExecutionProvider'])
+    assert 'ONNX Runtime has CUDA' in openvino.OpenVinoEngine.not_ready(None, 0)
+    monkeypatch.setattr(openvino, 'has_gpu_device', lambda: False)
+    assert openvino.OpenVinoEngine.not_ready(None, 0) is None
 
 
 def test_gpu_devices_are_seen_unless_hidden(monkeypatch, tmp_path):

@@ -32,6 +32,7 @@ def add_arguments(parser):
                         help="data set of the run, for the card; may be repeated (default: the run's)")
     parser.add_argument('--command', metavar='TEXT', help="training command for the card (default: the run's)")
     parser.add_argument('--licence', help="for the card (default: from each data set's dataset.yaml)")
+    parser.add_argument('--limits', help='for the card: what the weights are bad at or were not measured on')
     parser.add_argument('--text-encoder', help=f'that made the bank (default: what its file tells, or {TEXT_ENCODER})')
     parser.add_argument('--template', help=f"of the bank's phrases (default: what its file tells, or {TEMPLATE!r})")
 
@@ -130,6 +131,7 @@ def model_card(name, trained, space, arguments):
         'parameters': sum(p.numel() for p in trained.model.parameters()),
         'data': [{'name': d.name, 'classes': [str(spec) for spec in d.specs]} for d in described],
         'licence': arguments.licence or '; '.join(licences) or 'not stated',
+        'limits': arguments.limits or 'not stated',
         'text_encoder': arguments.text_encoder or (str(space) if space else TEXT_ENCODER),
         'template': arguments.template or (space.template if space else TEMPLATE),
         'metrics': trained.validation,

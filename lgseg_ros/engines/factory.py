@@ -21,19 +21,19 @@ PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
 
 
 class Entry(NamedTuple):
-    """Where an engine's class lies, and on which machines 'auto' thinks of it: 'gpu', 'cpu' (no GPU) or 'any'."""
+    """Where an engine's class lies, and whether 'auto' thinks of it where there is a GPU alone."""
 
     module: str
     class_name: str
-    machines: str
+    needs_gpu: bool
 
 
 # The fastest first.  Modules are imported when their turn comes.
 ENGINES = {
-    'tensorrt': Entry('.tensorrt', 'TensorRTEngine', 'gpu'),
-    'torch': Entry('.torch', 'TorchEngine', 'gpu'),
-    'openvino': Entry('.openvino', 'OpenVinoEngine', 'cpu'),
-    'onnxruntime': Entry('.onnxruntime', 'OnnxRuntimeEngine', 'any'),
+    'tensorrt': Entry('.tensorrt', 'TensorRTEngine', True),
+    'torch': Entry('.torch', 'TorchEngine', True),
+    'openvino': Entry('.openvino', 'OpenVinoEngine', False),
+    'onnxruntime': Entry('.onnxruntime', 'OnnxRuntimeEngine', False),
 }
 ENGINE_NAMES = ('auto', *ENGINES)
 
@@ -107,8 +107,8 @@ def create_engine(settings, weights, report=log_choice, vocabulary=None):
 
 def candidates(asked):
     """Names in the order in which they are tried: the one asked for, then all that suit this machine."""
-    machine = 'gpu' if has_gpu_device() else 'cpu'
-    suitable = [name for name, entry in ENGINES.items() if entry.machines in (machine, 'any')]
+    gpu = has_gpu_device()
+    suitable = [name for name, entry in ENGINES.items() if gpu or not entry.needs_gpu]
     return list(dict.fromkeys(([] if asked == 'auto' else [asked]) + suitable))
 
 

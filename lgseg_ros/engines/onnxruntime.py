@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine: the default on a CPU, and on CUDA or TensorRT where its providers are installed."""
+"""The ONNX Runtime engine: the default on a CPU, and on CUDA where that provider is installed."""
 
 import importlib.util
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..vocabulary.cache import cache_folder
 from .cpu import has_half, has_int8_dot, usable_cores
 from .frames import DEFAULT_PIXELS, Frame, network_size, to_network, to_output
+from .gpu import has_gpu_device
 from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file
 
 MOST_SIZES = 4   # compiled graphs that are kept, one a network size
@@ -31,6 +32,14 @@ class OpenVinoEngine:
         if precision == 'int8' and not has_int8_dot():
             return NO_INT8_DOT
         return NO_HALF if precision == 'fp16' and not has_half() else None
+
+    @staticmethod
+    def not_ready(weights, pixels, precision='auto'):
+        """Why 'auto' passes it over: where ONNX Runtime has the GPU."""
+        if not has_gpu_device() or importlib.util.find_spec('onnxruntime') is None:
+            return None
+        import onnxruntime
+        return 'ONNX Runtime has CUDA here' if 'CUDAExecutionProvider' in onnxruntime.get_available_providers() else None
 
     def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
         """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all;

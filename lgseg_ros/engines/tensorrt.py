@@ -1,4 +1,4 @@
-"""The TensorRT engine: the whole graph from bytes to bytes in one engine, which is built once for each kind of GPU.
+"""The TensorRT engine: from the network's bytes to mask bytes in one engine, which is built once for each kind of GPU.
 
 Needs NVIDIA's tensorrt (10.3 or newer) and cuda-python; see docs/gpu.md.
 """

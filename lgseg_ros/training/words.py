@@ -83,11 +83,15 @@ class WordSampler:
         return lists
 
     def wording(self, phrase_lists, distractors=()):
-        """The rows of the given phrases per class, then of the distractors."""
+        """The rows of the given phrases per class, then of the distractors.  Raises VocabularyError with the cure."""
         row_class = [i for i, phrases in enumerate(phrase_lists) for _ in phrases]
         row_class += range(len(phrase_lists), len(phrase_lists) + len(distractors))
         phrases = [phrase for phrases in phrase_lists for phrase in phrases]
-        return Wording(self.bank.rows([*phrases, *distractors]), np.array(row_class, np.int64))
+        try:
+            return Wording(self.bank.rows([*phrases, *distractors]), np.array(row_class, np.int64))
+        except VocabularyError as error:
+            raise VocabularyError(f'{error}; use words of the text bank for the classes (dataset.yaml, --names), or make a '
+                                  'bank that has these too: lgseg embed --from words.txt --out bank.npz') from error
 
     def plain(self):
         """The data set's own words, no distractors."""
