@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import fields
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -30,14 +30,14 @@ from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.factory import close_engine, create_engine
-from lgseg_ros.engines.frames import Frame
+from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
-from lgseg_ros.node.settings import Settings
 from lgseg_ros.sim.street import StreetCamera
 from lgseg_ros.vocabulary.state import VocabularyState
-from lgseg_ros.vocabulary.text_source import TextSource
 
 SIZES = ('640x480', '1280x720', '1920x1080')
+# The node's parameters that its engine depends on, and their defaults.
+ENGINE = {'weights': DEFAULT_WEIGHTS, 'engine': 'auto', 'precision': 'auto', 'threads': 0, 'network_pixels': DEFAULT_PIXELS}
 PEAK_RATES = (5, 10, 15, 20, 25, 30, 40, 50)
 
 
@@ -86,11 +86,11 @@ def start_camera(picture, size, rate, seconds, topic='/camera/image_raw'):
 
 def bare_engine(picture, size, parameters=(), rounds=40):
     """The engine that the node would take, alone in this process, on the same picture; a dict of figures."""
-    kinds = {entry.name: entry.type for entry in fields(Settings)}
-    given = dict(parameter.split(':=', 1) for parameter in parameters)
-    weights = load_weights(given.pop('weights', DEFAULT_WEIGHTS))
-    settings = Settings(**{name: kinds[name](value) for name, value in given.items()})
-    vocabulary = VocabularyState(TextSource(weights)).replace([], settings.preset)
+    given = {**ENGINE, **dict(parameter.split(':=', 1) for parameter in parameters)}
+    settings = Namespace(engine=given['engine'], precision=given['precision'], threads=int(given['threads']),
+                         network_pixels=int(given['network_pixels']))
+    weights = load_weights(given['weights'])
+    vocabulary = VocabularyState(weights.bank).replace([], 'camvid')
     engine, frame = create_engine(settings, weights, vocabulary=vocabulary), Frame(cv2.imread(picture), 'bgr')
     times = []
     for _ in range(rounds + 5):   # the first five warm up

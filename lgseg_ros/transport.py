@@ -5,6 +5,7 @@ from .paths import find_share
 # Fast DDS 3 renamed the variable and does not read the old one; Fast DDS 2 does not know the new one.
 PROFILE_VARIABLES = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
+
 def transport_profile(environment):
     """Path of the Fast DDS profile for a process of `environment` (docs/transport.md).
 

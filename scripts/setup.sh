@@ -67,7 +67,7 @@ choose_ros() {
         *) ROS=${rclpy%%/lib/python3*} && ROS=${ROS%/local} ;;
     esac
     # Wheels in another environment, such as that of another checkout whose activate.sh was sourced.
-    [ -f "$ROS/setup.bash" ] || ROS=wheels
+    [ ! -f "$ROS/pyvenv.cfg" ] || ROS=wheels
     if [ "$ROS" != wheels ]; then
         check_python_of "$rclpy"
     else
@@ -80,7 +80,8 @@ choose_ros() {
 # check_python_of FILE: a package of another Python's is found too, through PYTHONPATH, and then nothing compiled loads.
 check_python_of() {
     local wanted have
-    wanted=$(grep -o 'python3\.[0-9]*' <<<"$1" | head -n 1) || return 0 # Debian's own folder names no version
+    wanted=$(grep -o 'lib/python3\.[0-9]*' <<<"$1" | tail -n 1) || return 0 # Debian's own folder names no version
+    wanted=${wanted#lib/}
     have=$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
     [ "$have" = "$wanted" ] || die "the sourced distribution $ROS is for $wanted, and $(command -v "$PYTHON") is $have" \
         "Name the distribution's own:  LGSEG_PYTHON=/usr/bin/python3 scripts/setup.sh"
@@ -226,6 +227,7 @@ have_real() {
     local prefix prefixes=${AMENT_PREFIX_PATH:-}
     for prefix in ${prefixes//:/ }; do
         case $prefix in "$LGSEG_ROOT"/*) continue ;; esac
+        [ ! -f "$prefix/pyvenv.cfg" ] || continue # wheels of another checkout
         [ ! -e "$prefix/share/ament_index/resource_index/packages/$1" ] || return 0
     done
     return 1

@@ -10,8 +10,8 @@ import pytest
 import rclpy
 from bond.msg import Status
 from faults_table import fault
-from ros_graph import NodeProcess, Peer, wait_until
 from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Manager
+from ros_graph import NodeProcess, Peer, wait_until
 
 from lgseg_ros.node.bond import Bond
 

@@ -7,9 +7,9 @@ import cv2
 import pytest
 from faults_pictures import picture
 from faults_table import fault, fault_rows
+from lifecycle_manager import Manager
 from lifecycle_msgs.msg import Transition
 from ros_graph import NodeHere, Peer, wait_until
-from lifecycle_manager import Manager
 from tiny_clip import small, tiny  # noqa: F401 (fixtures)
 
 from lgseg_ros.srv import SetVocabulary

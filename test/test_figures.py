@@ -16,7 +16,7 @@ def result(name):
 
 
 def figure_of(page, words):
-    """The first number of the last cell with digits in the first table row that holds `words`."""
+    """The first cell of nothing but numbers in the first table row that holds `words`."""
     row = next(line for line in (ROOT / page).read_text().splitlines() if line.startswith('|') and words in line)
     cells = [cell for cell in row.strip('| ').split('|') if re.fullmatch(r'[\d., /]+', cell.strip())]
     return cells[0].strip()

@@ -10,7 +10,7 @@ from ros_graph import NodeProcess, Peer, counters, wait_until
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', 'autostart:=false', name='cycled') as process:
+    with NodeProcess('threads:=1', 'autostart:=false', 'engine:=onnxruntime', name='cycled') as process:
         yield process
 
 

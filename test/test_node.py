@@ -19,7 +19,7 @@ from lgseg_ros.vocabulary.presets import load_presets
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1') as process:
+    with NodeProcess('threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as process:
         yield process
 
 

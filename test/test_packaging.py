@@ -133,7 +133,7 @@ def test_setup_says_what_to_do(arguments, environment, said):
 def distribution(folder, python):
     """A folder that is to setup.sh what /opt/ros/<distribution> is, and the environment of a shell that sourced it."""
     site = folder / 'lib' / python / 'site-packages'
-    for path in (site / 'rclpy/__init__.py', folder / 'setup.bash', folder / 'share/ament_index/resource_index/packages/rclpy'):
+    for path in (site / 'rclpy/__init__.py', folder / 'share/ament_index/resource_index/packages/rclpy'):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return {'ROS_DISTRO': 'jazzy', 'AMENT_PREFIX_PATH': str(folder), 'PYTHONPATH': str(site)}
@@ -150,11 +150,11 @@ def test_setup_names_the_python_that_does_not_fit_the_distribution(tmp_path, pyt
     assert answer.returncode == 1 and said in answer.stderr and 'LGSEG_PYTHON=/usr/bin/python3' in answer.stderr
 
 
-@pytest.mark.parametrize('marker, found', [('setup.bash', 'the folder'), (None, 'wheels')])
-def test_setup_tells_a_distribution_from_wheels_in_another_environment(tmp_path, marker, found):
+@pytest.mark.parametrize('mark, found', [(None, 'the folder'), ('pyvenv.cfg', 'wheels')])
+def test_setup_tells_a_distribution_from_wheels_in_another_environment(tmp_path, mark, found):
     environment = distribution(tmp_path, f'python{sys.version_info[0]}.{sys.version_info[1]}')
-    if marker is None:
-        (tmp_path / 'setup.bash').unlink()
+    if mark:
+        (tmp_path / mark).touch()
     code = f'source {ROOT}/scripts/setup.sh; choose_python_for_wheels() {{ :; }}; choose_ros; echo $ROS'
     env = {'PATH': '/usr/bin:/bin', 'LGSEG_PYTHON': sys._base_executable, **environment}
     answer = subprocess.run(['bash', '-c', code], env=env, capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from tiny_training import RECIPE, bank, edit_yaml, own_data, street_data, traine
 
 from lgseg_ros.engines.frames import Frame, network_size, to_network
 from lgseg_ros.training.augment import OUTSIDE, augment
-from lgseg_ros.training.dataset import DatasetError, hide_classes, load_dataset
+from lgseg_ros.training.dataset import DatasetError, _shrink, hide_classes, load_dataset
 from lgseg_ros.training.predict import torch_predictor
 from lgseg_ros.training.words import WordSampler
 
@@ -48,6 +48,10 @@ def test_large_pictures_are_shrunk_as_an_engine_shrinks_them(street_data, bank):
         assert np.array_equal(small.images[1], to_network(Frame(whole.images[1], 'rgb'), size))
         shares = [np.bincount(d.labels[1].ravel(), minlength=11)[:11] / d.labels[1].size for d in (whole, small)]
         assert np.abs(shares[0] - shares[1]).max() < 0.03
+    edge = np.zeros((720, 1280), np.uint8)
+    edge[:, 635:] = 200
+    picture, label = _shrink(np.dstack([edge] * 3), 172_800), _shrink(edge, 172_800)
+    assert abs(picture[100, :, 0].mean() - label[100].mean()) < 200 * 0.3 / label.shape[1], 'edges lie on each other'
     trainer = trainer_of(street_data, bank, replace(RECIPE, network_pixels=64 * 64))
     rows = trainer.model.project_text(torch.from_numpy(bank.vectors[:11])).detach()
     small = torch_predictor(trainer.model, rows, np.arange(11), 64 * 64)(whole.images[0])

@@ -39,7 +39,7 @@ def add_arguments(parser):
     parser.add_argument('--seed', type=int, default=0, help='that draws the distractors (default: %(default)s)')
     parser.add_argument('--engine', choices=(*ENGINE_NAMES, EXACT), default='auto',
                         help='what runs the network; auto: as the node chooses; exact: by torch, every class '
-                             'interpolated to full size, and always with --run (default: %(default)s)')
+                             "interpolated to the network's picture, and always with --run (default: %(default)s)")
     parser.add_argument('--precision', choices=PRECISIONS, default='auto',
                         help='numbers the engine computes with (default: %(default)s)')
     parser.add_argument('--network-pixels', type=int, metavar='N',
@@ -118,16 +118,16 @@ def _engine(arguments, weights, pixels):
 def _torch_run(arguments):
     import torch
 
-    from ..engines.frames import DEFAULT_PIXELS
+    from ..training.predict import ALL_PIXELS
     from ..training.runs import load_run, read_bank
     from ..vocabulary.bank import TextBank
     trained = load_run(arguments.run)
-    pixels = arguments.network_pixels or trained.config.get('network_pixels', DEFAULT_PIXELS)
+    pixels = arguments.network_pixels or trained.config.get('network_pixels', 0)
     bank = read_bank(trained, arguments.bank)
     with torch.no_grad():
         rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
     facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'network_pixels': pixels, **TORCH}
-    return TextBank(bank.names, rows), _torch(trained.model, arguments.device, pixels), facts
+    return TextBank(bank.names, rows), _torch(trained.model, arguments.device, pixels or ALL_PIXELS), facts
 
 
 def _torch(model, device, pixels):

@@ -4,7 +4,7 @@ import sys
 
 CURES = {
     ('lgseg_ros.srv',): 'colcon build, then source install/setup.bash (in a clone: scripts/setup.sh)',
-    ('rclpy', 'rcl_interfaces', 'ament_index_python', 'sensor_msgs', 'std_msgs', 'diagnostic_msgs', 'lifecycle_msgs'):
+    ('rclpy', 'rcl_interfaces', 'sensor_msgs', 'std_msgs', 'diagnostic_msgs', 'lifecycle_msgs'):
         'source your ROS 2 distribution (in a clone: source scripts/activate.sh)',
     ('vision_msgs', 'bond', 'diagnostic_updater'):
         'rosdep install --from-paths src --ignore-src (in a clone: scripts/setup.sh, source scripts/activate.sh)',

@@ -1,7 +1,8 @@
 """Segment pictures, a folder of pictures or a video with the words you give.
 
 Pictures: OUT/overlay/NAME.png (for people) and OUT/mask/NAME.png (8-bit ids, 255 unlabelled).
-Videos and cameras: OUT/overlay.mp4, and with --masks OUT/mask/000000.png and so on.  Both: OUT/classes.json with ids, names and each class's share of the pixels.
+Videos and cameras: OUT/overlay.mp4, and with --masks OUT/mask/000000.png and so on.
+Both: OUT/classes.json with ids, names and each class's share of the pixels.
 
 Examples:
   lgseg segment street.jpg --vocabulary "road,car,person=person|pedestrian,sky"
@@ -144,6 +145,8 @@ def segment_video(segmenter, spec, out, limit=None, masks=False):
             raise ValueError(f'{spec} has no end; give --frames N')
         if masks:
             (out / 'mask').mkdir(exist_ok=True)
+            for old in (out / 'mask').glob('[0-9]' * 6 + '.png'):   # of a longer video
+                old.unlink()
         path = out / 'overlay.mp4'
         video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), source.fps, (source.width, source.height))
         if not video.isOpened():

@@ -47,6 +47,7 @@ def add_arguments(parser):
 
 
 def _add_recipe(group):
+    from ..engines.frames import DEFAULT_PIXELS
     from ..training.train import TrainConfig
     default = TrainConfig()
     group.add_argument('--epochs', type=int, default=default.epochs, help='default: %(default)s')
@@ -57,9 +58,9 @@ def _add_recipe(group):
     group.add_argument('--scales', type=float, nargs=2, default=(default.smallest, default.largest),
                        metavar=('LOW', 'HIGH'), help='pictures are scaled at random between these (default: '
                                                      f'{default.smallest} {default.largest})')
-    group.add_argument('--network-pixels', type=int, default=default.network_pixels, metavar='N',
+    group.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                        help='larger pictures are shrunk to about N pixels, as the node shrinks them for the network; give '
-                            "the node's parameter network_pixels (default: %(default)s)")
+                            "the node's parameter network_pixels; 0: none are shrunk (default: %(default)s)")
     group.add_argument('--lr', type=float, default=default.learning_rate,
                        help='peak learning rate (default: %(default)s)')
     group.add_argument('--balance', type=float, default=default.balance, metavar='P',
@@ -139,7 +140,7 @@ def make_trainer(arguments, device):
     start = _start(arguments, embeddings) if arguments.init else None
     config, model_config = recipe(arguments, bank.vectors.shape[1])
     memory = MEMORY // int(os.environ.get('LOCAL_WORLD_SIZE', 1))   # every process of a machine reads all
-    datasets = [load_dataset(folder, arguments.split, memory, config.network_pixels) for folder in arguments.data]
+    datasets = [load_dataset(folder, arguments.split, memory, config.network_pixels or None) for folder in arguments.data]
     if config.unseen:
         datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
     loaders = default_loaders(device) if arguments.loaders is None else arguments.loaders

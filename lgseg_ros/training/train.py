@@ -16,7 +16,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..engines.frames import DEFAULT_PIXELS, SMALLEST
+from ..engines.frames import SMALLEST
 from ..model.baselines import create_model
 from ..model.segmenter import SegmenterConfig
 from .batches import Batches
@@ -24,7 +24,7 @@ from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .evaluate import evaluate
 from .losses import balanced_weights, segmentation_loss
 from .parallel import check_agreement, rank_and_world
-from .predict import to_input, torch_predictor
+from .predict import ALL_PIXELS, to_input, torch_predictor
 from .runs import last_validation, read_log
 from .words import WordSampler
 
@@ -53,7 +53,7 @@ class TrainConfig:
     smallest: float = 0.6           # pictures are scaled at random by this
     largest: float = 1.9            # to this
     others: float = 0.0             # weight of the loss by which unlabelled pixels are of none of the classes; 0: none
-    network_pixels: int = DEFAULT_PIXELS   # larger pictures are shrunk to it, as a robot's engine shrinks them
+    network_pixels: int = 0         # larger pictures are shrunk to it, as a robot's engine shrinks them; 0: none are
     init: str = ''                  # name of the trained weights that the run began with
 
 
@@ -176,7 +176,7 @@ class Trainer:
         words = self.validation_words
         with torch.no_grad():
             rows = self.ema.project_text(torch.from_numpy(words.vectors).to(self.device))
-        return torch_predictor(self.ema, rows, words.row_class, self.config.network_pixels)
+        return torch_predictor(self.ema, rows, words.row_class, self.config.network_pixels or ALL_PIXELS)
 
     def rehearse(self):
         """Predict one validation picture, so that what would fail after the first epochs fails now."""
@@ -224,8 +224,8 @@ def check_recipe(config):
             raise ValueError(f'{name.replace("_", " ")} is {getattr(config, name)}; give more than 0')
     if not 0 <= config.ema < 1:
         raise ValueError(f'ema is {config.ema}; give 0 (no average) or more, and less than 1')
-    if config.network_pixels < SMALLEST ** 2:
-        raise ValueError(f'network pixels is {config.network_pixels}; give at least {SMALLEST ** 2}')
+    if config.network_pixels and config.network_pixels < SMALLEST ** 2:
+        raise ValueError(f'network pixels is {config.network_pixels}; give at least {SMALLEST ** 2}, or 0 for all')
     if not 0.1 <= config.smallest <= config.largest <= 10:
         raise ValueError(f'scales {config.smallest} to {config.largest}: give a smaller and a larger one of 0.1 to 10')
     for name in ('others', 'balance', 'max_distractors', 'seed'):

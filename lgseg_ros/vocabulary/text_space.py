@@ -85,10 +85,11 @@ def probe_names(weights):
 
 def check_bank(weights, bank, file):
     """Raises VocabularyError unless the `Embeddings` read from `file` are of the weights' text space."""
-    space = space_of_weights(weights)
-    if bank.space is not None and not bank.space.same_vectors(space):
+    space = read_space(weights.card.get('text_encoder'))
+    named = space is not None and bank.space is not None
+    if named and not bank.space.same_vectors(space):
         raise VocabularyError(f'{file} is of the text encoder {bank.space}, and the weights take {space}')
-    check_vectors(weights, bank.names, bank.vectors, file, named=bank.space is not None)
+    check_vectors(weights, bank.names, bank.vectors, file, named)
 
 
 def check_vectors(weights, names, embeddings, what, named=False):
