@@ -23,12 +23,13 @@ def main():
     parser.add_argument('--rate', type=int, default=10)
     parser.add_argument('--seconds', type=int, default=15)
     parser.add_argument('--format', choices=('flamegraph', 'raw', 'speedscope'), default='flamegraph')
+    parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE', help='of the node')
     parser.add_argument('--out', default='out/node.svg', metavar='FILE')
     arguments = parser.parse_args()
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
     prepare_ros()
     with tempfile.TemporaryDirectory() as folder:
-        node, listener = start_node(), Listener()
+        node, listener = start_node(*arguments.parameters), Listener()
         camera = start_camera(draw(folder, arguments.size), arguments.size, arguments.rate, arguments.seconds + 10)
         try:
             listener.spin(lambda: listener.latencies, 30)

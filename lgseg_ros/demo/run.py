@@ -15,7 +15,7 @@ from ..transport import profile_variables
 from ..vocabulary.classes import split_classes
 
 FIRST = {'preset': 'camvid', 'classes': []}
-SECOND = 'road,vehicle=car|truck|bus,person=person|pedestrian|cyclist,plants=tree|vegetation|grass,sky'
+SECOND = 'road,vehicle=car|truck|bus,person=person|pedestrian|cyclist,plants=tree|vegetation|grass,building,sky'
 READY_S = 30      # how long the node may take to offer its service
 NODE = '/lgseg_demo'   # and not /lgseg, which may run on this robot
 CAMERA = f'{NODE}/camera/image_raw'
