@@ -112,8 +112,9 @@ def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatc
     torch.manual_seed(9)   # the fixture's is 0
     other = lively(Segmenter(SMALL))
     monkeypatch.setattr(module, 'export_onnx', lambda _, *rest, **options: honest(other, *rest, **options))
-    with pytest.raises(ValueError, match='do not use it'):
+    with pytest.raises(ValueError, match='so it was removed'):
         make_onnx(tiny_weights)
+    assert not load_weights(tiny_weights).onnx_path.exists()
 
 
 @pytest.mark.parametrize('damage, said', [

@@ -16,7 +16,8 @@ COMPRESSED = 'Compressed pictures and camera info'
 def raw_pictures():
     """Lanes after all rows were sent: {key: good frame sent afterwards} beside them."""
     rows = [broken for broken, *_ in (*REFUSED, *ACCEPTED, *RAW)]
-    with Lanes(rows, name='pictures') as lanes:
+    # OpenVINO compiles for each of the sizes, which is its own memory.
+    with Lanes(rows, name='pictures', parameters=('engine:=onnxruntime',)) as lanes:
         messages = {broken: [message] for broken, _, message in REFUSED}
         messages.update({broken: sent for broken, _, sent in ACCEPTED})
         reasons = {broken: reason for broken, reason, _ in REFUSED}

@@ -74,7 +74,8 @@ ACCEPTED = [
     ('a right-to-left name', 'that name, exactly', {'classes': ['דרך=road']}, ['דרך']),
     ('a NUL in a name', 'the name ends there, as ROS strings do', {'classes': ['sky\0evil']}, ['sky']),
     ('spaces and capitals', 'the name as written, less outer spaces', {'classes': ['  SKY  ']}, ['SKY']),
-    ('the same phrase twice in two classes', 'both names', {'classes': ['one=road', 'two=road']}, ['one', 'two']),
+    ('the same phrase in two classes', 'both names; answer and log say that only the first can win',
+     {'classes': ['one=road', 'two=road']}, ['one', 'two']),
     ('a threshold that is no number', 'the threshold stays',
      {'classes': ['road'], 'threshold': float('nan')}, ['road']),
     ('a threshold of minus infinity', 'the threshold stays',
@@ -99,6 +100,7 @@ def test_odd_words_are_taken_as_they_are(peer, small, asked, names):
     before = peer.get_vocabulary()
     answer = peer.set_vocabulary(**asked)
     assert answer.success, answer.message
+    assert ('only the first can win' in answer.message) == (names == ['one', 'two'])
     assert list(answer.names) == names == list(peer.get_vocabulary().names)
     assert peer.get_vocabulary().threshold == before.threshold
     mask = peer.mask_of(small)

@@ -95,6 +95,7 @@ def damage_size(folder):
     (lambda d: edit_yaml(d, classes={300: 'road'}), 'dataset.yaml', '0 to 255'),
     (lambda d: edit_yaml(d, classes={255: 'road'}), 'dataset.yaml', 'differ from ignore'),
     (lambda d: edit_yaml(d, classes={0: 'road', 1: 'road'}), 'dataset.yaml', 'named twice'),
+    (lambda d: edit_yaml(d, classes={0: 'road', 1: 'street=street|road'}), 'dataset.yaml', 'leave it to one of them'),
 ])
 def test_damaged_data_is_named_with_its_cure(own_data, damage, named, cure):
     damage(own_data)

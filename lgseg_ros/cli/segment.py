@@ -12,6 +12,7 @@ Examples:
 """
 
 import json
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def run(arguments):
     preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
     classes = split_classes(arguments.vocabulary)
     vocabulary = VocabularyState(TextSource(weights)).replace(classes, preset, arguments.threshold)
+    if vocabulary.remark:
+        print(f'lgseg segment: {vocabulary.remark}', file=sys.stderr)
     segmenter = Segmenter(create_engine(arguments, weights), vocabulary, arguments.alpha)
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,10 @@ class Words:
         """Put the words of the settings in force, for whoever cannot let others go on meanwhile: rclpy answers
         parameters and transitions in place.  Returns the new `Vocabulary`; raises VocabularyError, changing nothing.
         """
-        return self._encoding_first(self.vocabulary.replace, settings)
+        vocabulary = self._encoding_first(self.vocabulary.replace, settings)
+        if vocabulary.remark:
+            self._node.get_logger().warning(vocabulary.remark)
+        return vocabulary
 
     def check(self, settings):
         """Raise VocabularyError if `replace` would; before `load`, where it is not known which phrases will do, only
@@ -111,6 +114,9 @@ class Words:
         response.success = True
         response.message = f'version {vocabulary.version}: {len(vocabulary.names)} classes from the next frame on'
         self._node.get_logger().info(f'{vocabulary} ({milliseconds:.1f} ms)')
+        if vocabulary.remark:
+            response.message += f'; {vocabulary.remark}'
+            self._node.get_logger().warning(vocabulary.remark)
         return _describe(vocabulary, response)
 
     async def _learn_and_replace(self, *wanted):

@@ -16,7 +16,7 @@ import yaml
 from tqdm import tqdm
 
 from ..engines.frames import Frame, network_size, to_network
-from ..vocabulary.classes import parse_classes
+from ..vocabulary.classes import parse_classes, shared_phrase
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 VOID = 255
@@ -144,6 +144,8 @@ def read_description(root):
         if not all(0 <= i <= 255 and i != ignore for i in ids) or not 0 <= ignore <= 255:
             raise ValueError(f'label ids must be 0 to 255 and differ from ignore ({ignore})')
         specs = parse_classes(str(c) for c in text['classes'].values())
+        if shared := shared_phrase(specs):
+            raise ValueError(shared)
         if len(specs) > UNLISTED:
             raise ValueError(f'{len(specs)} classes are listed, the limit is {UNLISTED}')
         return Description(str(text.get('name', path.parent.name)), ids, specs, ignore, str(text.get('licence', '')))

@@ -76,8 +76,8 @@ def split_classes(text):
 def parse_classes(texts):
     """Parse a whole vocabulary.  Returns a tuple of `ClassSpec`, in the order given.
 
-    Raises VocabularyError when it is empty, names a class or a phrase twice, or needs
-    more than `MAX_ROWS` text rows.
+    Raises VocabularyError when it is empty, names a class twice, or needs more
+    than `MAX_ROWS` text rows.
     """
     texts = list(texts)
     if not texts:
@@ -91,19 +91,19 @@ def parse_classes(texts):
                                   f'give each class once and its other words as {spec.name}=word|word')
         seen.add(spec.name)
     _check_rows(len(specs), sum(len(spec.phrases) for spec in specs))
-    check_phrases(specs)
     return specs
 
 
-def check_phrases(specs):
-    """Raise VocabularyError where two `ClassSpec`s share a phrase: no picture could tell them apart."""
+def shared_phrase(specs):
+    """What to say where two `ClassSpec`s share a phrase, which no picture can tell apart; '' where none do."""
     owners = {}
     for spec in specs:
         for phrase in spec.phrases:
             if phrase in owners:
-                raise VocabularyError(f'{shorten(phrase)} is a phrase of {shorten(owners[phrase])} and of '
-                                      f'{shorten(spec.name)}, of which only one could win; leave it to one of them')
+                return (f'{shorten(phrase)} is a phrase of {shorten(owners[phrase])} and of {shorten(spec.name)}, '
+                        'of which only the first can win by it; leave it to one of them')
             owners[phrase] = spec.name
+    return ''
 
 
 def _check_rows(classes, rows):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import MAX_ROWS, VocabularyError, check_phrases, parse_classes
+from .classes import MAX_ROWS, VocabularyError, parse_classes, shared_phrase
 from .presets import get_preset
 
 UNLABELLED = 255
@@ -38,6 +38,11 @@ class Vocabulary:
         """The classes as they can be given again, `name=phrase|phrase`."""
         return tuple(str(spec) for spec in self.specs)
 
+    @property
+    def remark(self):
+        """What whoever chose these words should know, or ''."""
+        return shared_phrase(self.specs)
+
     def __str__(self):
         """One line for logs."""
         least = f'; threshold {self.threshold:g}' if self.threshold else ''
@@ -52,9 +57,7 @@ def choose_classes(classes, preset=''):
     if not classes:
         return tuple(chosen)
     known = {spec.name: spec for spec in chosen}
-    specs = tuple(spec if spec.own_phrases else known.get(spec.name, spec) for spec in parse_classes(classes))
-    check_phrases(specs)   # of the preset's phrases too
-    return specs
+    return tuple(spec if spec.own_phrases else known.get(spec.name, spec) for spec in parse_classes(classes))
 
 
 class VocabularyState:
