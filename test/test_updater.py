@@ -1,6 +1,8 @@
 """Diagnostics come out the same through the distribution's diagnostic_updater and where there is none."""
 
 import importlib.util
+import subprocess
+import sys
 import time
 
 import pytest
@@ -71,3 +73,14 @@ def test_a_clock_that_stands_still_does_not_silence_it(kind):
 def test_the_package_is_used_where_it_is_installed():
     installed = importlib.util.find_spec('diagnostic_updater') is not None
     assert (module._find_updater() is not PlainUpdater) == installed
+
+
+def test_memory_is_the_nodes_own_and_not_that_of_who_started_it():
+    """A large parent, such as these tests, must not look like a node that has grown."""
+    code = '''
+import subprocess, sys
+ballast = b"x" * (600 << 20)
+code = "from lgseg_ros.node.diagnostics import peak_memory_mb; print(peak_memory_mb())"
+print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)'''
+    told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert 10 < int(told) < 500

@@ -1,5 +1,6 @@
 """Run the main job on a real ROS graph: a camera process plays a source, the node segments, a third process
-records.  Half-way the words are changed by a service call.
+records.  Half-way the words are changed by a service call.  The node is /lgseg_demo and its camera
+/lgseg_demo/camera/image_raw, so that a /lgseg that runs on this robot is left alone.
 
 Writes overlay.mp4, before.png, after.png and summary.json to --out.
 
