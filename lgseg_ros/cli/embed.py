@@ -71,10 +71,10 @@ def embed(arguments):
     templates = read_templates(arguments, space)
     vectors = encoder.embed(phrases, templates)
     label = templates[0] if len(templates) == 1 else f'{len(templates)} templates'
-    if len(templates) == 1:
-        space = replace(space, template=templates[0])   # what weights that are trained with the file will be known by
     if not arguments.out:
         return store(weights, phrases, vectors, [label] * len(phrases))
+    if len(templates) == 1:
+        space = replace(space, template=templates[0])   # what weights that are trained with the file will be known by
     write_embeddings(arguments.out, Embeddings(phrases, vectors, [label] * len(phrases), space))
     print(f'{len(phrases)} phrases of {space} in {arguments.out}; on the other machine: '
           f'lgseg embed --import {Path(arguments.out).name}')

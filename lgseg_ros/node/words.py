@@ -53,9 +53,15 @@ class Words:
         parameters and transitions in place.  Returns the new `Vocabulary`; raises VocabularyError, changing nothing.
         """
         vocabulary = self._encoding_first(self.vocabulary.replace, settings)
-        if vocabulary.remark:
-            self._node.get_logger().warning(vocabulary.remark)
+        self._remark(vocabulary)
         return vocabulary
+
+    def _remark(self, vocabulary):
+        """Log what whoever chose these words should know; returns it, or ''."""
+        remark = vocabulary.remark
+        if remark:
+            self._node.get_logger().warning(remark)
+        return remark
 
     def check(self, settings):
         """Raise VocabularyError if `replace` would; before `load`, where it is not known which phrases will do, only
@@ -114,9 +120,8 @@ class Words:
         response.success = True
         response.message = f'version {vocabulary.version}: {len(vocabulary.names)} classes from the next frame on'
         self._node.get_logger().info(f'{vocabulary} ({milliseconds:.1f} ms)')
-        if vocabulary.remark:
-            response.message += f'; {vocabulary.remark}'
-            self._node.get_logger().warning(vocabulary.remark)
+        if remark := self._remark(vocabulary):
+            response.message += f'; {remark}'
         return _describe(vocabulary, response)
 
     async def _learn_and_replace(self, *wanted):

@@ -48,9 +48,9 @@ class Metrics:
 
     def summary(self):
         """Figures in percent: `miou` over the classes that occur, `pixel_accuracy`, `frequency_weighted_iou`,
-        `boundary_f1` (mean over the classes that occur and have a boundary), `expected_calibration_error`, `other_pixels` (labelled pixels
-        given to a distractor or left unlabelled), and `iou` by class name, None for a class neither there nor
-        predicted.
+        `boundary_f1` (mean over the classes that occur and have a boundary), `expected_calibration_error`,
+        `other_pixels` (labelled pixels given to a distractor or left unlabelled), and `iou` by class name, None for a
+        class neither there nor predicted.
         """
         hit = np.diag(self.confusion).astype(float)
         truth, guessed = self.confusion.sum(1), self.confusion.sum(0)[:-1]
