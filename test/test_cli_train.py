@@ -81,12 +81,12 @@ def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
 
 def test_train_options_reach_the_recipe(place, tmp_path):
     extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3',
-             '--data', str(place / 'data'), '--distractors', '5', '--no-word-augmentation', '--evaluate-every', '9']
+             '--data', str(place / 'data'), '--distractors', '5', '--paste', '0.25', '--no-word-augmentation', '--evaluate-every', '9']
     arguments = train_arguments(place, tmp_path / 'run', epochs=1)
     assert main([*arguments, *extra]) == 0
     state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
     assert {'image_to_text': False, 'text_to_image': True, 'blocks': 1}.items() <= state['model_config'].items()
-    assert {'unseen': ('car', 'tree'), 'seed': 3, 'height': 64, 'width': 96, 'max_distractors': 5,
+    assert {'unseen': ('car', 'tree'), 'seed': 3, 'height': 64, 'width': 96, 'max_distractors': 5, 'paste': 0.25,
             'learning_rate': 0.005, 'word_augmentation': False, 'evaluate_every': 9}.items() <= state['config'].items()
     assert [len(names) for names in state['classes']] == [9, 9]
     measured = read_log(tmp_path / 'run')[-1]['validation']['iou']

@@ -11,7 +11,8 @@ from tiny import one_thread, write_dataset  # noqa: F401, F811
 from tiny_training import RECIPE, bank, edit_yaml, own_data, street_data, trainer_of  # noqa: F401, F811
 
 from lgseg_ros.engines.frames import Frame, network_size, to_network
-from lgseg_ros.training.augment import OUTSIDE, augment
+from lgseg_ros.training.augment import OUTSIDE, augment, paste
+from lgseg_ros.training.batches import Batches, rarer_half
 from lgseg_ros.training.dataset import DatasetError, _shrink, hide_classes, load_dataset
 from lgseg_ros.training.predict import torch_predictor
 from lgseg_ros.training.words import WordSampler
@@ -150,3 +151,33 @@ def test_augmentation_keeps_picture_and_labels_together():
     assert len(shares) > 15 and len(flips) > 5, 'views must differ in scale and place'
     one, again = (augment(image, label, (64, 96), np.random.default_rng(3)) for _ in range(2))
     assert all(map(np.array_equal, one, again))
+
+
+def test_rare_things_are_pasted_with_their_labels():
+    """Where a chosen class is in the other view, picture and label are the other's, elsewhere one's own; both inputs stay."""
+    rng = np.random.default_rng(0)
+    views = [(rng.integers(256, size=(32, 48, 3), dtype=np.uint8), rng.integers(6, size=(32, 48), dtype=np.uint8))
+             for _ in range(2)]
+    before = [[part.copy() for part in view] for view in views]
+    image, label = paste(*views, np.array([2, 5]), 1.0, rng)
+    taken = np.isin(views[1][1], [2, 5])
+    for got, mine, theirs in zip((image, label), *views):
+        assert np.array_equal(got[taken], theirs[taken]) and np.array_equal(got[~taken], mine[~taken])
+        assert got.dtype == mine.dtype
+    assert all(map(np.array_equal, sum(before, []), [part for view in views for part in view]))
+    drawn = [np.isin(paste(*views, np.array([5]), 0.3, rng)[1][views[1][1] == 5], [5]).all() for _ in range(200)]
+    assert 0.2 < np.mean(drawn) < 0.4
+    assert np.array_equal(paste(*views, np.array([2, 5]), 0.0, rng)[0], views[0][0])
+
+
+def test_a_run_that_pastes_shows_rare_classes_more_often(street_data, bank):
+    data = load_dataset(street_data, 'train')
+    rare = rarer_half(data)
+    assert 0 < len(rare) <= len(data.counts) / 2 and data.counts[rare].max() < np.median(data.counts)
+    sampler, shares = WordSampler(data.specs, bank), []
+    for chance in (0.0, 1.0):
+        batches = Batches([data], [sampler], replace(RECIPE, paste=chance))
+        seen = [torch.bincount(batch.labels.ravel(), minlength=256) for epoch in range(4)
+                for batch in batches.epoch(epoch)]
+        shares.append(sum(seen)[rare].sum() / sum(seen).sum())
+    assert shares[1] > 1.3 * shares[0]

@@ -61,6 +61,9 @@ def _add_recipe(group):
     group.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                        help='larger pictures are shrunk to about N pixels, as the node shrinks them for the network; give '
                             "the node's parameter network_pixels; 0: none are shrunk (default: %(default)s)")
+    group.add_argument('--paste', type=float, default=default.paste, metavar='P',
+                       help='chance of each of the rarer half of the classes to be pasted in from another picture; 0: '
+                            'never (default: %(default)s)')
     group.add_argument('--lr', type=float, default=default.learning_rate,
                        help='peak learning rate (default: %(default)s)')
     group.add_argument('--balance', type=float, default=default.balance, metavar='P',
@@ -176,7 +179,7 @@ def recipe(arguments, text_dim):
         epochs=arguments.epochs, batch=arguments.batch, height=height, width=width, learning_rate=arguments.lr,
         warmup=arguments.warmup, balance=arguments.balance, ema=arguments.ema,
         max_distractors=arguments.distractors, word_augmentation=arguments.word_augmentation,
-        evaluate_every=arguments.evaluate_every, seed=arguments.seed, others=arguments.others,
+        evaluate_every=arguments.evaluate_every, seed=arguments.seed, others=arguments.others, paste=arguments.paste,
         smallest=arguments.scales[0], largest=arguments.scales[1],
         network_pixels=arguments.network_pixels,
         pretrained=None if arguments.pretrained == 'none' or arguments.init else arguments.pretrained,

@@ -19,6 +19,18 @@ def augment(image, label, size, rng, scales=(0.6, 1.9)):
     return _recolour(np.ascontiguousarray(image), rng), np.ascontiguousarray(label)
 
 
+def paste(view, other, classes, chance, rng):
+    """The view with things of another one in front of it: rare classes are seen more often, and before other things.
+
+    view, other: (image, label) of one size, as `augment` gives them; classes: [N] class indices, of which each is
+    taken with `chance`.  Returns a new (image, label).
+    """
+    chosen = classes[rng.random(len(classes)) < chance]
+    (image, label), (their_image, their_label) = view, other
+    things = np.isin(their_label, chosen)
+    return np.where(things[..., None], their_image, image), np.where(things, their_label, label)
+
+
 def _crop(image, label, size, rng, scales):
     height, width = label.shape
     scale = np.exp(rng.uniform(*np.log(scales)))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .augment import augment
+from .augment import augment, paste
 from .parallel import rank_and_world
 from .words import Wording
 
@@ -32,6 +32,7 @@ class Batches:
     def __init__(self, datasets, samplers, config, threads=1, pin=False):
         """datasets, samplers: one each; config: TrainConfig; threads: that make batches; pin: for a GPU's copies."""
         self.datasets, self.samplers, self.config, self.threads, self.pin = datasets, samplers, config, threads, pin
+        self.rare = [rarer_half(d) for d in datasets]
         self.rank, world = rank_and_world()
         self.share = config.batch * world
         self.per_epoch = sum(max(len(d) // self.share, 1) for d in datasets)
@@ -52,10 +53,13 @@ class Batches:
         step = np.random.default_rng([config.seed, epoch, position])  # the same in every process
         wording, phase = self.samplers[which].sample(step), tuple(step.integers(2, size=2))
         mine = indices[self.rank * config.batch:][:config.batch]
-        views = [augment(dataset.images[i], dataset.labels[i], (config.height, config.width),
-                         np.random.default_rng([config.seed, epoch, position, n, self.rank]),
+        draws = [np.random.default_rng([config.seed, epoch, position, n, self.rank]) for n in range(len(mine))]
+        views = [augment(dataset.images[i], dataset.labels[i], (config.height, config.width), rng,
                          (config.smallest, config.largest))
-                 for n, i in enumerate(mine)]
+                 for i, rng in zip(mine, draws)]
+        if config.paste:
+            views = [paste(view, views[n - 1], self.rare[which], config.paste, draws[n])
+                     for n, view in enumerate(views)]
         images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*views))
         if self.pin:
             images, labels = images.pin_memory(), labels.pin_memory()
@@ -75,3 +79,8 @@ class Batches:
             finally:
                 for future in waiting:   # an interrupt does not wait for what nobody will use
                     future.cancel()
+
+
+def rarer_half(dataset):
+    """Class indices with fewer labelled pixels than the median class."""
+    return np.flatnonzero(dataset.counts < np.median(dataset.counts))

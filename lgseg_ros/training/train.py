@@ -53,6 +53,7 @@ class TrainConfig:
     smallest: float = 0.6           # pictures are scaled at random by this
     largest: float = 1.9            # to this
     others: float = 0.0             # weight of the loss by which unlabelled pixels are of none of the classes; 0: none
+    paste: float = 0.0              # chance of each of the rarer half of the classes to be pasted from another picture
     network_pixels: int = 0         # larger pictures are shrunk to it, as a robot's engine shrinks them; 0: none are
     init: str = ''                  # name of the trained weights that the run began with
 
@@ -228,6 +229,8 @@ def check_recipe(config):
         raise ValueError(f'network pixels is {config.network_pixels}; give at least {SMALLEST ** 2}, or 0 for all')
     if not 0.1 <= config.smallest <= config.largest <= 10:
         raise ValueError(f'scales {config.smallest} to {config.largest}: give a smaller and a larger one of 0.1 to 10')
+    if not 0 <= config.paste <= 1:
+        raise ValueError(f'paste is {config.paste}; give a chance of 0 to 1')
     for name in ('others', 'balance', 'max_distractors', 'seed'):
         if not 0 <= getattr(config, name) < math.inf:
             raise ValueError(f'{name.replace("max_", "")} is {getattr(config, name)}; give 0 or more')
