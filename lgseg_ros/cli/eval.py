@@ -118,7 +118,7 @@ def _engine(arguments, weights, pixels):
 def _torch_run(arguments):
     import torch
 
-    from ..training.predict import ALL_PIXELS
+    from ..engines.frames import ALL_PIXELS
     from ..training.runs import load_run, read_bank
     from ..vocabulary.bank import TextBank
     trained = load_run(arguments.run)

@@ -134,6 +134,7 @@ def run(arguments, argv=None):
 
 def make_trainer(arguments, device):
     """Load and check all that the arguments name.  Raises ValueErrors that name file, phrase or option."""
+    from ..engines.frames import ALL_PIXELS
     from ..training.dataset import MEMORY, hide_classes, load_dataset
     from ..training.train import Trainer
     from ..vocabulary.bank import TextBank
@@ -143,7 +144,8 @@ def make_trainer(arguments, device):
     start = _start(arguments, embeddings) if arguments.init else None
     config, model_config = recipe(arguments, bank.vectors.shape[1])
     memory = MEMORY // int(os.environ.get('LOCAL_WORLD_SIZE', 1))   # every process of a machine reads all
-    datasets = [load_dataset(folder, arguments.split, memory, config.network_pixels or None) for folder in arguments.data]
+    datasets = [load_dataset(folder, arguments.split, memory, config.network_pixels or ALL_PIXELS)
+                for folder in arguments.data]
     if config.unseen:
         datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
     loaders = default_loaders(device) if arguments.loaders is None else arguments.loaders

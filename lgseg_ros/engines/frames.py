@@ -10,6 +10,7 @@ TO_RGB = {'bgr': cv2.COLOR_BGR2RGB, 'bgra': cv2.COLOR_BGRA2RGB, 'rgba': cv2.COLO
 STEP = 8          # network sizes are multiples of this
 SMALLEST = 64     # pixels a side; below, the deepest map has nothing left to see
 DEFAULT_PIXELS = 480 * 360
+ALL_PIXELS = 2 ** 31   # in place of a limit: no picture is shrunk
 
 
 class Frame(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from ..engines.frames import Frame, network_size, to_network
+from ..engines.frames import ALL_PIXELS, Frame, network_size, to_network
 from ..vocabulary.classes import parse_classes, shared_phrase
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -70,11 +70,10 @@ class Made(Sequence):
         return self._make(self._indices[index])
 
 
-def load_dataset(root, split, memory=MEMORY, pixels=None):
+def load_dataset(root, split, memory=MEMORY, pixels=ALL_PIXELS):
     """Read and check one split; pictures are kept decoded while they fit into `memory` bytes.
 
-    pixels: larger pictures, and their labels, are shrunk to about so many, as a robot's engine shrinks them; None:
-    all stay as they are.
+    pixels: larger pictures, and their labels, are shrunk to about so many, as a robot's engine shrinks them.
     Raises DatasetError for a missing folder or image, a label outside the YAML, or
     sizes that differ, before any training time is spent.
     """
@@ -115,7 +114,7 @@ def load_dataset(root, split, memory=MEMORY, pixels=None):
 def _shrink(part, pixels):
     """A picture, RGB, or labels of more than `pixels` pixels at the network's size."""
     height, width = part.shape[:2]
-    if pixels is None or height * width <= pixels:
+    if height * width <= pixels:
         return part
     size = network_size(height, width, pixels)
     if part.ndim == 2:

@@ -8,9 +8,6 @@ from ..model.upsample import mix
 from .losses import class_logits
 
 
-ALL_PIXELS = 2 ** 31   # in place of the network's: no picture is shrunk
-
-
 def to_input(images):
     """RGB uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1], channels last."""
     return images.permute(0, 3, 1, 2).float().div(127.5).sub(1)

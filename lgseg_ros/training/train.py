@@ -16,7 +16,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..engines.frames import SMALLEST
+from ..engines.frames import ALL_PIXELS, SMALLEST
 from ..model.baselines import create_model
 from ..model.segmenter import SegmenterConfig
 from .batches import Batches
@@ -24,7 +24,7 @@ from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .evaluate import evaluate
 from .losses import balanced_weights, segmentation_loss
 from .parallel import check_agreement, rank_and_world
-from .predict import ALL_PIXELS, to_input, torch_predictor
+from .predict import to_input, torch_predictor
 from .runs import last_validation, read_log
 from .words import WordSampler
 
