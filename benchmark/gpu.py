@@ -11,6 +11,7 @@ bare engine's.
 """
 
 import argparse
+import json
 import platform
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import time
 
 import numpy as np
 
+from lgseg_ros.cli.bench import names
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.engines.factory import close_engine
 from lgseg_ros.engines.frames import Frame, network_size, to_network, to_output
@@ -32,6 +34,7 @@ from lgseg_ros.vocabulary.state import VocabularyState
 SIZES = '480x360', '1024x512', '2048x1024'
 BATCHES = 1, 4
 FRAMES = 8      # different ones, in turn
+WORDS = 11      # those of the training first
 WARM_UPS = 5    # at most; no more than rounds
 NODE_SECONDS = 6
 FASTEST_CAMERA = 200   # Hz; one process cannot draw and send much more
@@ -157,10 +160,11 @@ def line(row):
                    f'{row["frames_per_s"]:>10.1f}{row["agreement"]:>10.2%}')
 
 
-def node_rows(rows):
+def node_rows(rows, words):
     """Yield, for each row of one frame a run, the share of the bare engine's rate that the node keeps.
 
-    The node is sent pictures half as fast again as the engine alone takes them.
+    words: 'name:=value' of the node's parameters by which it has the rows' weights and words.  It is sent pictures half
+    as fast again as the engine alone takes them.
     """
     try:
         import node   # benchmark/node.py
@@ -171,7 +175,7 @@ def node_rows(rows):
     for row in rows:
         width, height = map(int, row['size'].split('x'))
         parameters = (f'engine:={NODE_ENGINES[row["engine"]]}', f'precision:={row["precision"]}',
-                      f'network_pixels:={width * height}')
+                      f'network_pixels:={width * height}', *words)
         rate = min(int(row['frames_per_s'] * 1.5) + 1, FASTEST_CAMERA)
         told = {**{key: row[key] for key in ('engine', 'precision', 'size')}, 'sent_hz': rate,
                 'limited_by_the_camera': rate < row['frames_per_s']}
@@ -223,7 +227,7 @@ def main():
               'cuda-python (docs/gpu.md), and run this again; here, --device cpu tries the script', file=sys.stderr)
         return 1
     weights = load_weights(arguments.weights)
-    vocabulary = VocabularyState(weights.bank).replace([], 'camvid')
+    vocabulary = VocabularyState(weights.bank).replace(names(weights, min(WORDS, len(weights.bank))))
     result = {'benchmark': 'gpu', 'device': device_name(arguments.device), 'weights': weights.path.stem,
               'rounds': arguments.rounds, 'rows': []}
     print(f'{result["device"]}, {len(vocabulary.names)} words, milliseconds a run of the whole batch\n'
@@ -234,7 +238,8 @@ def main():
             print(line(row), flush=True)
     alone = [row for row in result['rows'] if row.get('batch') == 1 and row['engine'] in NODE_ENGINES]
     write_json(arguments.json, result)
-    for row in () if arguments.no_node else node_rows(alone):
+    words = f'weights:={weights.path.resolve()}', f'vocabulary:={json.dumps(vocabulary.texts)}'
+    for row in () if arguments.no_node else node_rows(alone, words):
         result.setdefault('node', []).append(row)
         print(node_line(row), flush=True)
         write_json(arguments.json, result)

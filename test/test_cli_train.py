@@ -70,6 +70,18 @@ def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
     assert all(name in out for name in (*NAMES, 'mIoU', 'boundary F1'))
 
 
+def test_a_run_goes_on_with_the_bank_that_it_began_with(place, tmp_path, capsys):
+    own = write_bank(tmp_path / 'own.npz')
+    arguments = train_arguments(place, tmp_path / 'run', bank=own)
+    assert main([*arguments, '--until', '1']) == 0
+    bank = dict(np.load(own))
+    np.savez(own, **{**bank, 'embeddings': bank['embeddings'][::-1]})
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert 'own.npz is not the text bank that' in told and 'another --out' in told
+    assert main(train_arguments(place, tmp_path / 'run')) == 0, 'the same content under another name'
+
+
 def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
     """The one before ran out of memory, say: run.json was there and no checkpoint."""
     (tmp_path / 'run').mkdir()

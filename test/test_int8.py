@@ -41,6 +41,17 @@ def copied(quantized, tmp_path):
     return load_weights(tmp_path / 'w.safetensors')
 
 
+def test_the_words_of_several_data_sets_are_one_vocabulary(weights):
+    def trained_on(*lists):
+        return replace(weights, card={**weights.card, 'data': [{'classes': texts} for texts in lists]})
+    two = trained_on(['car', 'road', 'sign=traffic sign'], ['sky', 'car=car|van', 'sign=traffic light'])
+    assert two.classes == ['car=car|van', 'road', 'sign=traffic sign|traffic light', 'sky']
+    assert quantize.trained_words(two).names == ('car', 'road', 'sign', 'sky')
+    known = weights.bank.names
+    vocabulary = quantize.trained_words(trained_on(known[:150], known[150:]))
+    assert vocabulary.names == tuple(known[:255])
+
+
 def test_only_the_picture_is_quantised(quantized):
     graph = onnx.load(int8_path(quantized)).graph
     rounded = {name for node in graph.node if node.op_type == 'DequantizeLinear' for name in node.output}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from test_engine_cache import SAMPLE
@@ -107,6 +108,19 @@ def test_the_size_that_a_warning_names_is_built(builds, capsys):
     assert build('--size', '720x1280') == build() == (2, True, [1280, 720], 4)
     assert build('--max-batch', '2') == (3, False, [1280, 720], 2)
     assert build('--again') == (4, False, [1280, 720], 2)
+
+
+def test_a_folder_that_cannot_be_written_costs_no_engine(weights, monkeypatch, tmp_path):
+    monkeypatch.setattr(tensorrt_build, 'find_network', lambda *_: None)
+
+    def make(_, __, folder):
+        path = Path(folder) / 'network.onnx'
+        path.write_bytes(b'made')
+        return path
+    monkeypatch.setattr(tensorrt_build, 'make_network', make)
+    (tmp_path / 'file').write_text('')
+    assert tensorrt_build.read_network(weights, 'fp16', tmp_path / 'file' / 'engines') == b'made'
+    assert tensorrt_build.read_network(weights, 'fp16', tmp_path) == b'made' and (tmp_path / 'network.onnx').exists()
 
 
 def test_a_squeezed_picture_names_the_command_that_mends_it(weights, caplog, tmp_path):

@@ -152,6 +152,7 @@ def test_a_phrase_that_no_bank_has_is_named_before_any_work(own_data, bank):
     ({'learning_rate': float('inf')}, 'learning rate is inf'),
     ({'others': 0.5, 'word_augmentation': False}, 'no absent names'),
     ({'paste': 1.5}, 'paste is 1.5; give a chance of 0 to 1'),
+    ({'paste': 0.5, 'batch': 1}, 'no other picture to paste from'),
 ])
 def test_recipes_that_cannot_work_are_refused(street_data, bank, change, said):
     with pytest.raises(ValueError, match=said):

@@ -1,5 +1,7 @@
 """Labelled pictures: what is read, what is refused, what hidden classes and augmentation make of them."""
 
+import struct
+import zlib
 from dataclasses import replace
 
 import cv2
@@ -13,9 +15,10 @@ from tiny_training import RECIPE, bank, edit_yaml, own_data, street_data, traine
 from lgseg_ros.engines.frames import Frame, network_size, to_network
 from lgseg_ros.training.augment import OUTSIDE, augment, paste
 from lgseg_ros.training.batches import Batches, rarer_half
-from lgseg_ros.training.dataset import DatasetError, _shrink, hide_classes, load_dataset
+from lgseg_ros.training.dataset import DatasetError, _load_label, _shrink, hide_classes, load_dataset
 from lgseg_ros.training.predict import torch_predictor
 from lgseg_ros.training.words import WordSampler
+from lgseg_ros.vocabulary.classes import parse_classes
 
 
 def test_labels_are_mapped_to_class_indices(tmp_path):
@@ -119,7 +122,7 @@ def test_data_without_any_label_is_refused(own_data, bank):
 
 def test_hidden_classes_become_void_and_their_words_are_not_used(street_data, bank):
     data = load_dataset(street_data, 'train')
-    hidden = hide_classes(data, ('car', 'tree'))
+    hidden, = hide_classes([data], ('car', 'tree'))
     names = [spec.name for spec in data.specs]
     assert [spec.name for spec in hidden.specs] == [name for name in names if name not in ('car', 'tree')]
     for before, after in zip(data.labels, hidden.labels):
@@ -130,8 +133,45 @@ def test_hidden_classes_become_void_and_their_words_are_not_used(street_data, ba
     sampler = WordSampler(hidden.specs, bank, hidden=hidden.hidden)
     used = {*sampler.absent, *sum(sampler.phrases, [])}
     assert not {'car', 'suv', 'van', 'truck', 'bus', 'tree', 'vegetation', 'hedge'} & used
-    with pytest.raises(DatasetError, match='no class ship; it has sky'):
-        hide_classes(data, ('ship',))
+    with pytest.raises(DatasetError, match='no class ship; there are sky'):
+        hide_classes([data], ('ship',))
+
+
+def test_a_hidden_class_of_one_data_set_is_no_word_of_the_others_either(street_data, bank):
+    one = load_dataset(street_data, 'train')
+    other, = hide_classes([one], ('car',))
+    first, second = hide_classes([one, replace(other, hidden=())], ('car',))
+    assert len(first.specs) == len(second.specs) == len(one.specs) - 1
+    assert all(map(np.array_equal, second.labels, other.labels)), 'what one data set has not stays as it is there'
+    for dataset in (first, second):
+        assert not {'car', 'suv'} & {*WordSampler(dataset.specs, bank, hidden=dataset.hidden).absent}
+
+
+def test_classes_with_capitals_have_their_other_words(bank):
+    small, large = (WordSampler(parse_classes(names), bank).phrases
+                    for names in (('car', 'road'), ('Car', 'Road')))
+    assert small == large and 'suv' in small[0]
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4])
+def test_grey_labels_of_few_bits_are_read_as_written(own_data, bits):
+    """OpenCV spreads them over 0 to 255, where the 1 of a two-valued mask is the usual void label."""
+    path = next((own_data / 'train/labels').iterdir())
+    wanted = np.random.default_rng(0).integers(2 ** bits, size=(96, 128), dtype=np.uint8)
+    write_grey(path, wanted, bits)
+    assert np.array_equal(_load_label(path), wanted)
+
+
+def write_grey(path, values, bits):
+    """A grey PNG of 1, 2 or 4 bits a pixel; Pillow writes the first of them only."""
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    spread = np.unpackbits(values[..., None], axis=-1)[..., -bits:]
+    rows = np.packbits(spread.reshape(len(values), -1), axis=1)
+    height, width = values.shape
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0))
+                     + chunk(b'IDAT', zlib.compress(b''.join(b'\0' + row.tobytes() for row in rows)))
+                     + chunk(b'IEND', b''))
 
 
 def test_augmentation_keeps_picture_and_labels_together():
@@ -174,6 +214,8 @@ def test_a_run_that_pastes_shows_rare_classes_more_often(street_data, bank):
     data = load_dataset(street_data, 'train')
     rare = rarer_half(data)
     assert 0 < len(rare) <= len(data.counts) / 2 and data.counts[rare].max() < np.median(data.counts)
+    absent = replace(data, counts=np.concatenate([data.counts, np.zeros(20, np.int64)]))
+    assert np.array_equal(rarer_half(absent), rare), 'classes that no picture shows do not count'
     sampler, shares = WordSampler(data.specs, bank), []
     for chance in (0.0, 1.0):
         batches = Batches([data], [sampler], replace(RECIPE, paste=chance))

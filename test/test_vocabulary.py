@@ -33,6 +33,12 @@ def test_a_class_is_read_and_written_as_text():
     assert str(parse_class('car')) == 'car'
 
 
+def test_accents_may_be_typed_in_either_way():
+    """As a letter of its own or after the letter, as macOS writes them: to people they are one word."""
+    one, other = (parse_class(f'{word}=Fußgänger|{word}') for word in ('caf\u00e9', 'cafe\u0301'))
+    assert one == other
+
+
 @pytest.mark.parametrize('texts, reason', [
     ([], 'empty'), ([''], 'empty name'), (['=car'], 'empty name'), (['car='], 'empty name'), (['car=a||b'], 'empty'),
     (['car', 'car'], 'named twice'),

@@ -23,6 +23,7 @@ from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..sim.street import StreetCamera
 from ..sizes import size
+from ..vocabulary.classes import parse_class
 from ..vocabulary.state import VocabularyState
 from .figures import add_json, write_json
 
@@ -122,7 +123,7 @@ def subject(engine, frames, vocabulary):
 
 def names(weights, count):
     """`count` classes: first those that the weights were trained on, then other words of their bank."""
-    phrases = {phrase for text in weights.classes for phrase in text.replace('=', '|').split('|')}
+    phrases = {phrase for text in weights.classes for phrase in parse_class(text).phrases}
     known = weights.classes + [name for name in weights.bank.names if name not in phrases]
     if not 1 <= count <= min(len(known), 255):
         raise ValueError(f'--words is {count}; these weights know {len(known)}, and a vocabulary has at most 255')

@@ -141,13 +141,14 @@ def make_trainer(arguments, device):
     from ..vocabulary.embedding_file import read_embeddings
     embeddings = read_embeddings(arguments.bank)
     bank = TextBank(embeddings.names, embeddings.vectors)
+    check_same_bank(arguments)
     start = _start(arguments, embeddings) if arguments.init else None
     config, model_config = recipe(arguments, bank.vectors.shape[1])
     memory = MEMORY // int(os.environ.get('LOCAL_WORLD_SIZE', 1))   # every process of a machine reads all
     datasets = [load_dataset(folder, arguments.split, memory, config.network_pixels or ALL_PIXELS)
                 for folder in arguments.data]
     if config.unseen:
-        datasets = [hide_classes(dataset, config.unseen) for dataset in datasets]
+        datasets = hide_classes(datasets, config.unseen)
     loaders = default_loaders(device) if arguments.loaders is None else arguments.loaders
     if loaders < 1:
         raise ValueError(f'--loaders is {loaders}; give 1 thread or more')
@@ -155,6 +156,16 @@ def make_trainer(arguments, device):
         cv2.setNumThreads(1)   # else each of them brings as many again
     return Trainer(datasets, _validation(arguments), bank, config, start.config if start else model_config, device,
                    loaders, start)
+
+
+def check_same_bank(arguments):
+    """Raises ValueError when the run in --out began with a bank of other content."""
+    from ..engines.weights import file_sha256
+    from ..training.runs import read_origin
+    begun = read_origin(arguments.out) if (Path(arguments.out) / 'checkpoint.pt').exists() else {}
+    if begun.get('bank_sha256') not in (None, file_sha256(arguments.bank)):
+        raise ValueError(f'{arguments.bank} is not the text bank that {arguments.out} began with ({begun["bank"]}, perhaps '
+                         'changed since); give that one to resume, or another --out to start afresh')
 
 
 def _start(arguments, bank):
@@ -219,14 +230,15 @@ def write_origin(arguments, argv):
 
     `before`: the stages of training that the weights of --init have behind them, from their card.
     """
-    from ..engines.weights import load_weights
+    from ..engines.weights import file_sha256, load_weights
     from ..training.runs import versions
     path = Path(arguments.out) / 'run.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (path.exists() and (path.parent / 'checkpoint.pt').exists()):   # a run that ended before its first epoch
         before = load_weights(arguments.init).card.get('stages', []) if arguments.init else []
         path.write_text(json.dumps({'command': shlex.join(['lgseg', *argv]), 'data': arguments.data,
-                                    'bank': arguments.bank, 'before': before, 'versions': versions()}, indent=2) + '\n')
+                                    'bank': arguments.bank, 'bank_sha256': file_sha256(arguments.bank),
+                                    'before': before, 'versions': versions()}, indent=2) + '\n')
 
 
 def _report(arguments, trainer, figures, seconds):

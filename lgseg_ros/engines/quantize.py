@@ -10,6 +10,7 @@ import tempfile
 from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from ..vocabulary.classes import MAX_ROWS, parse_class
 from ..vocabulary.state import Vocabulary, VocabularyState
 from ..whole_file import whole_file
 from .cpu import usable_cores
@@ -126,8 +128,11 @@ def draw_words(bank, rng):
 
 
 def trained_words(weights):
-    """A `Vocabulary` of the classes that the weights' card names, else of the first words of the bank."""
-    return VocabularyState(weights.bank).replace(weights.classes or weights.bank.names[:11])
+    """A `Vocabulary` of the classes that the weights' card names, as many as there can be, else of the first words of
+    the bank."""
+    texts = weights.classes or weights.bank.names[:11]
+    rows = accumulate(len(parse_class(text).phrases) for text in texts)
+    return VocabularyState(weights.bank).replace([text for text, count in zip(texts, rows) if count <= MAX_ROWS])
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Build a TensorRT engine from the network file; the same calls for TensorRT 10.3 to 11."""
 
+import tempfile
 import time
 from typing import NamedTuple
 
@@ -45,12 +46,24 @@ def load_tensorrt_engine(weights, identity, shapes=None, again=False, progress=N
 
     def build():
         folder = engine_folder()
-        path = find_network(weights, identity.precision, folder) or make_network(weights, identity.precision, folder)
+        network = read_network(weights, identity.precision, folder)
         began = time.monotonic()
-        engine = build_engine(path.read_bytes(), profile_shapes(identity.pixels, shapes, weights),
+        engine = build_engine(network, profile_shapes(identity.pixels, shapes, weights),
                               folder / f'timing-{identity.gpu_name}.cache', progress)
         return engine, {'shapes': shapes._asdict(), 'seconds': round(time.monotonic() - began, 1)}
     return load_or_build(identity, build, again=again)
+
+
+def read_network(weights, precision, folder):
+    """Bytes of the network: found, or made and kept in `folder`.  Raises EngineError where it cannot be made."""
+    found = find_network(weights, precision, folder)
+    if found:
+        return found.read_bytes()
+    try:
+        return make_network(weights, precision, folder).read_bytes()
+    except OSError:   # the folder cannot be written, as `load_or_build` tells
+        with tempfile.TemporaryDirectory() as passing:
+            return make_network(weights, precision, passing).read_bytes()
 
 
 def profile_shapes(pixels, shapes, weights):

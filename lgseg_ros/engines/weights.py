@@ -14,6 +14,7 @@ import numpy as np
 
 from ..paths import find_share
 from ..vocabulary.bank import TextBank
+from ..vocabulary.classes import ClassSpec, parse_class
 
 DEFAULT_WEIGHTS = 'lgseg_lite0'
 
@@ -38,8 +39,15 @@ class Weights:
 
     @property
     def classes(self):
-        """The classes of the training as "name" or "name=phrase|phrase", from the card; empty where it tells none."""
-        return list(dict.fromkeys(text for data in self.card.get('data', ()) for text in data['classes']))
+        """The classes of the training as "name" or "name=phrase|phrase", from the card; empty where it tells none.
+
+        A class of several data sets has all of their phrases.
+        """
+        specs, phrases = [parse_class(text) for data in self.card.get('data', ()) for text in data['classes']], {}
+        for spec in specs:
+            phrases.setdefault(spec.name, {}).update(dict.fromkeys(spec.phrases))
+        given = {spec.name for spec in specs if spec.own_phrases}
+        return [str(ClassSpec(name, tuple(words), name in given)) for name, words in phrases.items()]
 
     def project(self, embeddings):
         """Unit text embeddings [K, text_dim] of the card's text encoder -> text rows [K, row_dim]."""

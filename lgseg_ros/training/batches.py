@@ -82,5 +82,6 @@ class Batches:
 
 
 def rarer_half(dataset):
-    """Class indices with fewer labelled pixels than the median class."""
-    return np.flatnonzero(dataset.counts < np.median(dataset.counts))
+    """Indices of the classes with fewer labelled pixels than the median of those that have any."""
+    present = dataset.counts > 0
+    return np.flatnonzero(present & (dataset.counts < np.median(dataset.counts[present])))

@@ -173,10 +173,23 @@ def _load_label(path):
     label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if label is not None and label.ndim == 3:
         label = _palette_indices(path)
+    elif label is not None and label.dtype == np.uint8:
+        label = label // _spread(path)
     if label is None or label.ndim != 2 or label.dtype != np.uint8:
         raise DatasetError(f'{path} cannot be read as labels; they are 8-bit PNGs of class ids, with one channel or a '
                            'palette')
     return label
+
+
+def _spread(path):
+    """What OpenCV multiplied the values of a grey PNG of 1, 2 or 4 bits with; 1 for others.
+
+    Masks of two values are often written with 1 bit, whose 1 becomes 255.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(26)   # signature, then IHDR: width, height, bits, kind of colour (0 is grey)
+    grey = head[:8] == b'\x89PNG\r\n\x1a\n' and head[25] == 0
+    return 255 // (2 ** min(head[24], 8) - 1) if grey else 1
 
 
 def _palette_indices(path):
@@ -200,18 +213,25 @@ def _load_pair(image_path, label_path, table):
     return image, mapped
 
 
-def hide_classes(dataset, names):
-    """The data set as if the classes `names` had never been labelled: their pixels are void, their words unknown.
+def hide_classes(datasets, names):
+    """The data sets as if the classes `names` had never been labelled: their pixels are void, their words unknown.
 
-    Raises DatasetError for a name that the data set has not.
+    Raises DatasetError for a name that none of them has.
     """
-    known = [spec.name for spec in dataset.specs]
-    unknown = sorted(set(names) - set(known))
+    known = [spec for dataset in datasets for spec in dataset.specs]
+    unknown = sorted(set(names) - {spec.name for spec in known})
     if unknown:
-        raise DatasetError(f'{dataset.name} has no class {", ".join(unknown)}; it has {", ".join(known)}')
-    kept = [i for i, name in enumerate(known) if name not in names]
+        raise DatasetError(f'{", ".join(dataset.name for dataset in datasets)} has no class {", ".join(unknown)}; there '
+                           f'are {", ".join(dict.fromkeys(spec.name for spec in known))}')
+    hidden = tuple(spec for spec in known if spec.name in names)
+    return [_hide(dataset, hidden) for dataset in datasets]
+
+
+def _hide(dataset, specs):
+    names = {spec.name for spec in specs}
+    kept = [i for i, spec in enumerate(dataset.specs) if spec.name not in names]
     table = np.full(256, VOID, np.uint8)
     table[kept] = np.arange(len(kept))
     return replace(dataset, specs=tuple(dataset.specs[i] for i in kept), counts=dataset.counts[kept],
                    labels=Made(len(dataset), lambda i: table[dataset.labels[i]]),
-                   hidden=dataset.hidden + tuple(spec for spec in dataset.specs if spec.name in names))
+                   hidden=dataset.hidden + specs)

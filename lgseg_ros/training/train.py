@@ -231,6 +231,9 @@ def check_recipe(config):
         raise ValueError(f'scales {config.smallest} to {config.largest}: give a smaller and a larger one of 0.1 to 10')
     if not 0 <= config.paste <= 1:
         raise ValueError(f'paste is {config.paste}; give a chance of 0 to 1')
+    if config.paste and config.batch < 2:
+        raise ValueError(f'paste is {config.paste:g}, but a batch of 1 has no other picture to paste from; give a --batch '
+                         'of 2 or more')
     for name in ('others', 'balance', 'max_distractors', 'seed'):
         if not 0 <= getattr(config, name) < math.inf:
             raise ValueError(f'{name.replace("max_", "")} is {getattr(config, name)}; give 0 or more')

@@ -76,7 +76,7 @@ class WordSampler:
         taken = {normalise(phrase) for spec in self.specs for phrase in spec.phrases}
         lists = []
         for spec in self.specs:
-            others = map(normalise, load_synonyms().get(spec.name, {}).get('phrases', ()))
+            others = map(normalise, load_synonyms().get(normalise(spec.name), {}).get('phrases', ()))
             free = [word for word in others if word in self.bank and word not in taken]
             lists.append([*map(normalise, spec.phrases), *free])
             taken.update(lists[-1])

@@ -5,6 +5,7 @@ YAML.  Without phrases the name is its own phrase.  Several phrases are several
 text rows with one id; the best row wins.
 """
 
+import unicodedata
 from dataclasses import dataclass, field
 
 MAX_NAME_LENGTH = 100  # characters; a longer one is a mistake or an attack, not a word
@@ -36,8 +37,13 @@ def shorten(text, limit=40):
 
 
 def normalise(phrase):
-    """A phrase as banks store it: lower case, single spaces, no underscores."""
-    return ' '.join(phrase.lower().replace('_', ' ').split())
+    """A phrase as banks store it: lower case, single spaces, no underscores, letters composed with their accents."""
+    return ' '.join(compose(phrase).lower().replace('_', ' ').split())
+
+
+def compose(text):
+    """Letters and their accents as one character each (Unicode NFC): what looks the same is the same."""
+    return unicodedata.normalize('NFC', text)
 
 
 def parse_class(text):
@@ -50,7 +56,7 @@ def parse_class(text):
     name, equals, right = text.partition('=')
     if '|' in name:
         raise VocabularyError(f'class {shorten(text)} has no name before its phrases; write it as "name=phrase|phrase"')
-    name = name.strip()
+    name = compose(name.strip())
     phrases = [normalise(part) for part in right.split('|')] if equals else [normalise(name)]
     if not name or not all(phrases):
         raise VocabularyError(
