@@ -64,13 +64,17 @@ end_left_over_processes() {
     done
 }
 
-# A killed process leaves its Fast DDS segments behind. Only what appeared during this run, belongs to this user
-# and is mapped by nobody is removed.
+# A killed process leaves its Fast DDS segments behind. Only what appeared during this run, belongs to this user,
+# is mapped by nobody and whose lock nobody holds is removed: others may run nodes meanwhile.
 remove_left_over_shared_memory() {
-    local in_use file
+    local in_use lock name
     in_use=$(cat /proc/[0-9]*/maps 2>/dev/null | grep -o '/dev/shm/[^ ]*' | sort -u) || true
-    for file in /dev/shm/*fastrtps_* /dev/shm/*fastdds_*; do
-        if [ -O "$file" ] && [ "$file" -nt "$STARTED" ] && ! grep -qxF "$file" <<<"$in_use"; then rm -f "$file"; fi
+    for lock in /dev/shm/{fastrtps,fastdds}_*_[es]l; do
+        name=${lock##*/} name=${name%_[es]l}
+        if [ -O "$lock" ] && [ "$lock" -nt "$STARTED" ] && ! grep -qxF "/dev/shm/$name" <<<"$in_use" \
+            && flock -n -s "$lock" true; then
+            rm -f "$lock" "/dev/shm/$name" "/dev/shm/sem.${name}_mutex"
+        fi
     done
 }
 

@@ -16,7 +16,7 @@ import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_graph import wait_until
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lgseg_ros.cli.doctor import as_line
 from lgseg_ros.doctor import machine, model, ros, shared_memory, topics, transport
@@ -172,11 +172,17 @@ def graph():
     driver = rclpy.create_node('driver', context=elsewhere)
     driver.create_publisher(CameraInfo, '/camera/mixed', reliable)
     reader.create_subscription(Image, '/camera/rear/image_raw', print, reliable)
+    camera.create_publisher(CompressedImage, '/camera/front/image_raw/compressed', best_effort)
+    camera.create_publisher(CompressedImage, '/camera/side/compressed', best_effort)
+    camera.create_publisher(CameraInfo, '/camera/front/camera_info', best_effort)
+    other = rclpy.create_node('lgseg', context=elsewhere)
+    other.create_subscription(Image, '/camera/side/compressed', print, best_effort)
     simulated = rclpy.create_node('simulated', context=context,
                                   parameter_overrides=[Parameter('use_sim_time', value=True)])
-    asked = ['/camera/front/image_raw', '/camera/rear/image_raw', '/camera/mixed', '/camera/frnt/image_raw']
+    asked = ['/camera/front/image_raw', '/camera/rear/image_raw', '/camera/mixed', '/camera/frnt/image_raw',
+             '/camera/front/image_raw/compressed', '/camera/side/compressed', '/camera/front/camera_info']
     yield topics.look(observer, asked, 5)
-    for node in (camera, reader, observer, simulated, driver):
+    for node in (camera, reader, observer, simulated, driver, other):
         node.destroy_node()
     for used in (context, elsewhere):
         rclpy.try_shutdown(context=used)
@@ -186,6 +192,9 @@ def graph():
     ('/camera/front/image_raw', 'ok', '/camera (best_effort, volatile)'),
     ('/camera/rear/image_raw', 'fail', '/camera and /reader cannot connect'),
     ('/camera/mixed', 'warn', 'two types'),
+    ('/camera/front/image_raw/compressed', 'ok', 'transport:=compressed image_topic:=/camera/front/image_raw'),
+    ('/camera/side/compressed', 'fail', '/lgseg waits for sensor_msgs/msg/Image'),
+    ('/camera/front/camera_info', 'fail', 'no pictures'),
     ('/camera/frnt/image_raw', 'fail', 'did you mean /camera/front/image_raw')])
 def test_topics(graph, topic, status, said):
     verdict = graph[f'topic {topic}']

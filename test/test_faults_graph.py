@@ -10,13 +10,14 @@ from contextlib import ExitStack
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from faults_pictures import picture
 from faults_table import fault, fault_rows
 from lifecycle_manager import CONFIGURE, Manager
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import RELIABLE, NodeProcess, Peer, counters, wait_until
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32
 
 CAMERAS = 'Cameras and consumers'
@@ -51,6 +52,40 @@ def said(peer, text):
 def test_a_silent_camera(peer, small):
     wait_until(lambda: said(peer, 'no pictures on /image'), 'the warning')
     assert peer.mask_of(small)
+
+
+@fault(CAMERAS, 'a camera of less than a picture a second',
+       'diagnostics: its rate, and no warning before three of its gaps have passed')
+def test_a_slow_camera(small):
+    with NodeProcess('threads:=1', 'diagnostic_updater.period:=0.2', name='slow') as process, Peer('/slow') as peer:
+        peer.connect(process).mask_of(small)
+        for _ in range(5):
+            time.sleep(0.9)
+            peer.send(small)
+        while_slow = [status for array in peer.diagnostics[-15:] for status in array.status if 'camera' in status.name]
+        assert {status.level for status in while_slow} == {DiagnosticStatus.OK}, [s.message for s in while_slow]
+        assert '0.0 Hz in' not in ' '.join(status.message for status in while_slow)
+        peer.diagnostics.clear()
+        wait_until(lambda: 'no pictures on' in str(peer.diagnostics), 'the warning after the last one')
+
+
+@fault(CAMERAS, 'camera_info of another size than the pictures',
+       'diagnostics: WARN with both sizes; ~/camera_info is silent until they fit; masks go on')
+def test_camera_info_of_other_pictures(process, peer, small):
+    infos = []
+    peer.node.create_subscription(CameraInfo, '/graph/camera_info', infos.append, RELIABLE)
+    publisher = peer.node.create_publisher(CameraInfo, 'camera_info', 1)
+    wait_until(publisher.get_subscription_count, 'the camera info subscription')
+
+    def told(width, done):
+        def look():
+            publisher.publish(CameraInfo(width=width, height=120))
+            return peer.mask_of(small) and done()
+        return wait_until(look, f'what is said of {width} pixels')
+    told(1280, lambda: said(peer, 'camera_info is of 1280x120, not of these pictures of 160x120'))
+    assert not infos
+    told(160, lambda: infos)
+    assert infos[-1].width == 160
 
 
 @fault(CAMERAS, 'a camera of 200 Hz', 'the newest frames are segmented, in order; the others are counted as dropped')
@@ -272,6 +307,30 @@ sys.exit(main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=leaving']))
         process.send_signal(signal.SIGINT)
         said += process.communicate(timeout=40)[0]
         assert process.returncode == 0 and ('taken down' in said) == taken_down, said
+
+
+@pytest.mark.parametrize('first, second', [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_a_second_signal_of_another_kind_ends_it_at_once(first, second):
+    """As ros2 launch sends them to a node that is still busy with something long."""
+    code = """
+import time
+from lgseg_ros.node import main
+from lgseg_ros.node.segment_node import SegmentNode
+def start(self):
+    print('busy', flush=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        pass
+SegmentNode.start = start
+main.main(['--ros-args', '-r', '__node:=busy'])
+"""
+    with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.send_signal(first)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(second)
+        assert process.wait(20) == -second
 
 
 def test_leaving_at_once_tells_what_went_wrong(tmp_path):

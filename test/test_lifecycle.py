@@ -47,6 +47,14 @@ def test_it_waits_for_its_manager(process, manager):
     assert 'onnxruntime' not in process.log   # nothing is loaded before configure
 
 
+def test_a_preset_is_the_words_also_before_it_is_configured(manager):
+    peer = manager.peer
+    assert set_parameter(peer, 'vocabulary', ['road', 'car']).successful
+    assert set_parameter(peer, 'preset', 'nav2').successful
+    assert list(peer.get_parameter('/cycled', 'vocabulary')) == [''], 'what configure will use'
+    assert set_parameter(peer, 'preset', 'camvid').successful
+
+
 def test_the_whole_cycle_twice(process, manager, small):
     """Nav2's manager: configure, activate; later deactivate, clean up, and the same again."""
     peer = manager.peer

@@ -275,6 +275,20 @@ def test_several_cameras_share_the_node(street):
         assert len(front.masks) >= 2 and all(m.width == 480 for m in front.masks)
 
 
+def test_cameras_whose_topics_are_swapped(street):
+    """Mounted the other way round, say: a rule for one camera must not be followed by that for the other."""
+    small = np.ascontiguousarray(street[0][::2, ::2])
+    rules = [f'{mine}/{topic}:=/{other}/{topic}' for mine, other in (('left', 'right'), ('right', 'left'))
+             for topic in ('image', 'camera_info')]
+    with NodeProcess('cameras:=[left, right]', 'threads:=1', name='swapped', remap=rules) as process, \
+            Peer('/swapped', camera='right', topic='/left/image', listen=('mask',)) as right, \
+            Peer('/swapped', camera='left', topic='/right/image', listen=('mask',)) as left:
+        for peer, pixels in ((right, street[0]), (left, small)):
+            peer.connect(process)
+            assert pixels_of(peer.mask_of(pixels)).shape == pixels.shape[:2]
+        assert 'pictures from /right/image, /left/image' in process.log
+
+
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_node_cleanly(street, how):
     with NodeProcess('threads:=1', name='brief') as process, Peer('/brief') as peer:

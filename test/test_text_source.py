@@ -32,6 +32,16 @@ def warned():
 # --- the chain
 
 
+def test_a_user_without_a_home_has_no_cache_and_no_failure():
+    """A container's user of a number alone; whom such a folder belongs to nobody knows, so it is not in /tmp."""
+    if os.getuid():
+        pytest.skip('only root can become another user')
+    code = 'import os; from lgseg_ros.vocabulary.cache import cache_folder; os.setuid(54321); print(cache_folder())'
+    place = {name: value for name, value in os.environ.items() if name not in ('HOME', 'LGSEG_CACHE', 'XDG_CACHE_HOME')}
+    done = subprocess.run([sys.executable, '-c', code], env=place, capture_output=True, text=True)
+    assert done.stdout.strip() == '/nonexistent/.cache/lgseg', done.stderr
+
+
 def test_a_new_word_is_embedded_then_cached_then_known_without_clip(small, tiny):
     source = TextSource(small)
     rows = source.rows(['car', 'Euro_Pallet', 'car', 'fork lift'])

@@ -13,6 +13,7 @@ import time
 import rclpy
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 
+from ..node.inputs import UNKNOWN
 from .verdict import fail, ok, warn
 
 PICTURES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
@@ -25,10 +26,16 @@ def look(node, topics, seconds):
     began = time.monotonic()
     names = {topic: node.resolve_topic_name(topic) for topic in topics}
     while (elapsed := time.monotonic() - began) < seconds:
-        if elapsed > SETTLE_S and all(map(node.count_publishers, names.values())):
+        if elapsed > SETTLE_S and all(_is_known(node, name) for name in names.values()):
             break
         time.sleep(0.1)
     return {**{f'topic {topic}': check_topic(node, name) for topic, name in names.items()}, 'clock': check_clock(node)}
+
+
+def _is_known(node, topic):
+    """Whether somebody publishes the topic, and the names of all who do have come."""
+    publishers = node.get_publishers_info_by_topic(topic)
+    return publishers and not any(publisher.node_name == UNKNOWN for publisher in publishers)
 
 
 def check_topic(node, topic):
@@ -36,6 +43,30 @@ def check_topic(node, topic):
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
         return _nobody(node, topic)
+    kinds = sorted({publisher.topic_type for publisher in publishers})
+    found = f'{", ".join(kinds)} from {", ".join(f"{_name(p)} ({_policies(p)})" for p in publishers)}'
+    if len(kinds) > 1:
+        return warn(f'{found}: two types on one topic', 'remap one of the publishers')
+    if kinds[0] not in PICTURES:
+        return fail(f'{found}: no pictures', f'give a topic of {" or ".join(PICTURES)}')
+    for reader in node.get_subscriptions_info_by_topic(topic):
+        if reader.topic_type != kinds[0]:
+            return fail(f'{found}, but {_name(reader)} waits for {reader.topic_type}',
+                        f'let it read {kinds[0]}; this node: {_launch_arguments(topic, kinds[0])}')
+    return _check_qos(node, topic, publishers) or ok(f'{found}; for this node {_launch_arguments(topic, kinds[0])}')
+
+
+def _launch_arguments(topic, kind):
+    """By what the launch file has the node read the topic."""
+    if kind != PICTURES[1]:
+        return f'image_topic:={topic}'
+    plain = topic.removesuffix('/compressed')
+    return f'transport:=compressed image_topic:={plain}' + ('' if plain != topic else ', and its topic named '
+                                                             f'{plain}/compressed')
+
+
+def _check_qos(node, topic, publishers):
+    """A failure where a reader asks for more than a publisher offers, else None."""
     for publisher in publishers:
         for reader, qos in _readers(node, topic, publisher):
             compatibility, reason = qos_check_compatible(publisher.qos_profile, qos)
@@ -43,15 +74,12 @@ def check_topic(node, topic):
                 return fail(f'{_name(publisher)} and {reader} cannot connect: {reason.strip()}',
                             f'let {reader} ask for no more than is offered ({_policies(publisher)}); of this node: '
                             'image_reliability:=best_effort')
-    kinds = sorted({publisher.topic_type for publisher in publishers})
-    found = f'{", ".join(kinds)} from {", ".join(f"{_name(p)} ({_policies(p)})" for p in publishers)}'
-    return ok(found) if len(kinds) == 1 else warn(f'{found}: two types on one topic', 'remap one of the publishers')
+    return None
 
 
 def _readers(node, topic, publisher):
-    """(name, QoS) of those that read the topic, this package's node too where it would."""
-    readers = [(_name(s), s.qos_profile) for s in node.get_subscriptions_info_by_topic(topic)]
-    return readers + ([('lgseg', NODE_QOS)] if publisher.topic_type in PICTURES else [])
+    """(name, QoS) of those that read the topic, and of this package's node."""
+    return [(_name(s), s.qos_profile) for s in node.get_subscriptions_info_by_topic(topic)] + [('lgseg', NODE_QOS)]
 
 
 def _nobody(node, topic):

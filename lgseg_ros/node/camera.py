@@ -29,6 +29,7 @@ class Camera:
         self.frame_ms = self.engine_ms = self.latency_ms = 0.0   # of the last frame, see docs/running.md
         self.last_error = ''
         self.info = None        # the newest CameraInfo
+        self.info_problem = ''  # why it was not passed on with the last frame
         self._clock = node.get_clock()
         prefix = f'~/{name}/' if name else '~/'
         self._outputs = {output: node.create_publisher(kind, prefix + output, MASK_QOS)
@@ -67,7 +68,7 @@ class Camera:
         makers = {
             'mask': lambda: image_message(mask.ids, 'mono8', header),
             'confidence': lambda: image_message(mask.confidence, 'mono8', header),
-            'camera_info': lambda: scaled_info(self.info, header, frame.pixels.shape[:2], mask.ids.shape),
+            'camera_info': lambda: self._info_of(header, frame.pixels.shape[:2], mask.ids.shape),
             'mask/run_length': lambda: run_length_message(mask.ids, header),
             'mask/compressed': lambda: png_message(mask.ids, header),
             'overlay': lambda: image_message(
@@ -83,10 +84,26 @@ class Camera:
         if self._wanted('latency'):
             self._outputs['latency'].publish(Float32(data=self.latency_ms))
 
+    def _info_of(self, header, frame_size, mask_size):
+        """The CameraInfo to publish, or None where the camera's is not of this frame: points would be projected wrongly."""
+        info = self.info
+        self.info_problem = '' if info is None or describes(info, frame_size) else (
+            f'camera_info is of {info.width}x{info.height}, not of these pictures of {frame_size[1]}x{frame_size[0]}, so '
+            'it is not passed on')
+        return None if self.info_problem else scaled_info(info, header, frame_size, mask_size)
+
     def destroy(self, node):
         """Take the publishers off the graph."""
         for publisher in (*self._outputs.values(), self._label_info):
             node.destroy_publisher(publisher)
+
+
+def describes(info, frame_size):
+    """Whether a CameraInfo can be of pictures of (height, width) `frame_size`: of its region of interest or the whole
+    sensor, binned (sensor_msgs/CameraInfo).  One that tells no size is believed."""
+    whole = (info.roi.height or info.height) / max(info.binning_y, 1), (info.roi.width or info.width) / max(info.binning_x, 1)
+    told = info.height and info.width
+    return not told or all(abs(a - b) < 1 for a, b in zip(whole, frame_size))   # drivers round either way
 
 
 def scaled_info(info, header, frame_size, mask_size):

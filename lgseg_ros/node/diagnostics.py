@@ -4,12 +4,27 @@ import re
 import resource
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from .updater import create_updater, fill
 
 STUCK_S = 5.0   # an engine that works on one frame for longer hangs
+GAPS = 3        # a camera that is silent for so many of its usual gaps has stopped
+
+
+class Seen(NamedTuple):
+    """A camera's counts when they last grew.
+
+    rates: of pictures in, masks out and failures, per second, over the time before; patience: seconds for which no
+    further picture means nothing.
+    """
+
+    time: float
+    counts: tuple = (0, 0, 0)
+    rates: tuple = (0.0, 0.0, 0.0)
+    patience: float = 0.0
 
 
 class Diagnostics:
@@ -18,19 +33,19 @@ class Diagnostics:
     def __init__(self, node):
         """node: SegmentNode; its state, engine and vocabulary are read at each tick."""
         self._node = node
-        self._before = {}      # camera -> (time, received, segmented, failed)
+        self._seen = {}        # camera -> Seen
         self._updater = create_updater(node, 'lgseg')
         self._updater.add('segmentation', lambda status: fill(status, *self._node_status()))
 
     def watch(self, camera):
         """Say how this camera does from now on."""
-        self._before[camera] = time.monotonic(), 0, 0, 0
+        self._seen[camera] = Seen(time.monotonic())
         self._updater.add(_title(camera), lambda status: fill(status, *self._camera_status(camera)))
 
     def forget(self, camera):
         """Say nothing of it any more."""
         self._updater.removeByName(_title(camera))
-        self._before.pop(camera, None)
+        self._seen.pop(camera, None)
 
     def _node_status(self):
         """(level, message, values) of the node."""
@@ -52,19 +67,16 @@ class Diagnostics:
         return DiagnosticStatus.OK if engine else DiagnosticStatus.WARN, node.state_label(), values
 
     def _camera_status(self, camera):
-        """(level, message, values) of one camera; rates are those since the tick before."""
-        now = time.monotonic()
-        counts = camera.received, camera.segmented, camera.failed
-        then, *past = self._before[camera]
-        self._before[camera] = now, *counts
-        seconds = max(now - then, 1e-3)
-        rate_in, rate_out, rate_failed = ((a - b) / seconds for a, b in zip(counts, past))
+        """(level, message, values) of one camera."""
+        rate_in, rate_out, rate_failed = self._rates(camera)
         level, text = DiagnosticStatus.OK, f'{rate_in:.1f} Hz in, {rate_out:.1f} Hz out'
         if rate_failed:
             level, text = DiagnosticStatus.ERROR, f'{rate_failed:.1f} frames a second fail: {camera.last_error}'
         elif not rate_in and (inputs := self._node.inputs_of(camera)):
             level, text = ((DiagnosticStatus.WARN, f'no pictures on {inputs.topic}') if inputs.subscribed
                            else (DiagnosticStatus.OK, f'nobody listens, so {inputs.topic} is left alone'))
+        elif camera.info_problem and camera.is_watched():
+            level, text = DiagnosticStatus.WARN, f'{text}; {camera.info_problem}'
         elif rate_in and not camera.is_watched():
             text = f'{rate_in:.1f} Hz in; nobody listens, so nothing is segmented'
         values = {'received': camera.received, 'segmented': camera.segmented, 'dropped': camera.dropped,
@@ -73,6 +85,19 @@ class Diagnostics:
                   'latency_ms': f'{camera.latency_ms:.1f}', 'watched': camera.is_watched(),
                   'camera_info': f'{camera.info.width}x{camera.info.height}' if camera.info else 'none'}
         return level, text, values
+
+
+    def _rates(self, camera):
+        """Pictures in, masks out and failures per second, since the tick before or, of a slow camera, the last picture."""
+        now, seen = time.monotonic(), self._seen[camera]
+        counts = camera.received, camera.segmented, camera.failed
+        seconds = max(now - seen.time, 1e-3)
+        if counts == seen.counts:
+            return seen.rates if seconds <= seen.patience else (0.0, 0.0, 0.0)
+        grown = [a - b for a, b in zip(counts, seen.counts)]
+        rates = tuple(number / seconds for number in grown)
+        self._seen[camera] = Seen(now, counts, rates, GAPS * seconds / max(grown[0], 1))
+        return rates
 
 
 def peak_memory_mb():

@@ -20,7 +20,8 @@ def main(args=None):
 
     def remember(number, _):
         signals.append(number)
-        signal.signal(number, signal.SIG_DFL)   # a second one ends the process at once, whatever it is doing
+        for either in before:   # a second one, of whichever kind, ends the process at once, whatever it is doing
+            signal.signal(either, signal.SIG_DFL)
 
     # Not rclpy's handlers: they end its context under the node, so that no goodbye can be sent, and raise from
     # wherever the interpreter happens to be.

@@ -268,12 +268,14 @@ class SegmentNode(LifecycleNode):
     def _apply_parameters(self, parameters):
         """Make them the settings, and the words in force.  Raises what embedding words may raise, changing nothing."""
         proposed = self._proposed(parameters)
-        changed = self._words_change(proposed) and self.words.vocabulary is not None
-        vocabulary = self.words.replace(proposed) if changed else None
+        changed = self._words_change(proposed)
+        vocabulary = self.words.replace(proposed) if changed and self.words.vocabulary is not None else None
         self.settings = proposed
-        if changed:
+        if vocabulary:
             self.get_logger().info(str(vocabulary))
-            self._mirror_in_parameters(list(proposed.vocabulary), proposed.preset, vocabulary.threshold)
+        if changed:
+            self._mirror_in_parameters(list(proposed.vocabulary), proposed.preset,
+                                       vocabulary.threshold if vocabulary else proposed.threshold)
 
     def _words_change(self, proposed):
         return not self._syncing and any(getattr(proposed, name) != getattr(self.settings, name) for name in PARAMETERS)

@@ -20,7 +20,8 @@ def create_updater(node, hardware_id):
     node.declare_parameter(USE_FQN, True, ParameterDescriptor(   # two robots on one graph have nodes of one name
         description='Name the statuses by the node\'s full name, with its namespace', read_only=True))
     updater = _find_updater()(node)
-    updater.node_name = updater.node_name.replace('//', '/')   # as the package spells the root namespace
+    if hasattr(updater, 'node_name'):   # the package has it since its 3.2
+        updater.node_name = updater.node_name.replace('//', '/')   # as it spells the root namespace
     updater.setHardwareID(hardware_id)
     updater.addedTaskCallback = lambda task: None   # it would publish a status without any of its values
     if updater.timer:

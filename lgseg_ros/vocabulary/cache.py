@@ -19,15 +19,17 @@ from .classes import VocabularyError, normalise
 from .embedding_file import Embeddings, read_embeddings, write_embeddings
 
 MOST_ENTRIES = 10_000   # 20 MB at 512 numbers each; the oldest go first
+HOMELESS = '/nonexistent'   # Debian's name for it; not /tmp, where anybody may put files to be read
 LOCK_SECONDS = 5.0      # longer than any write takes; then go on without
 
 
 def cache_folder():
-    """The folder of the user's caches; LGSEG_CACHE overrides."""
+    """The folder of the user's caches; LGSEG_CACHE overrides.  One that cannot be made where the user has no home."""
     chosen = os.environ.get('LGSEG_CACHE')
     if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'lgseg'
+        return Path(os.path.expanduser(chosen))
+    home = os.path.expanduser('~')   # Path.home() raises where there is none, and this stays "~"
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path(HOMELESS if home == '~' else home) / '.cache') / 'lgseg'
 
 
 class EmbeddingCache:
