@@ -5,7 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from lgseg_ros.launch_arguments import ARGUMENTS, overrides, remappings
+from lgseg_ros.launch_arguments import ARGUMENTS, overrides, params_files, remappings
 from lgseg_ros.transport import profile_variables
 
 
@@ -13,7 +13,7 @@ def make_node(context):
     """The node's action; a launch argument that is given wins over the parameter file."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     return [Node(package='lgseg_ros', executable='segment_node', name='lgseg', namespace=given['namespace'],
-                 parameters=[given['params_file'], overrides(given)], remappings=remappings(given),
+                 parameters=[*params_files(given), overrides(given)], remappings=remappings(given),
                  arguments=['--ros-args', '--log-level', given['log_level']], output='screen', emulate_tty=True,
                  additional_env=profile_variables(context.environment))]   # this process alone: 64 MB each
 

@@ -49,7 +49,7 @@ def draw_overlay(bgr, ids, names, class_ids, alpha=0.5, legend=True):
         ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
     colours = cv2.LUT(cv2.merge([ids] * 3), colour_table(names, class_ids))
     drawn = cv2.addWeighted(colours, alpha, bgr, 1 - alpha, 0)
-    cv2.copyTo(bgr, cv2.compare(ids, UNLABELLED, cv2.CMP_EQ), drawn)
+    cv2.copyTo(bgr, (ids == UNLABELLED).view(np.uint8), drawn)
     if legend:
         counts = np.bincount(ids[::4, ::4].ravel(), minlength=256)
         present = sorted(zip(class_ids, names), key=lambda entry: -counts[entry[0]])

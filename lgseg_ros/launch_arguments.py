@@ -1,5 +1,7 @@
 """The arguments of segment.launch.py: what they are called, and what of the node they set.  Needs no launch."""
 
+import os
+
 import yaml
 
 from .paths import find_share
@@ -83,6 +85,15 @@ def beside(image_topic):
     """The CameraInfo topic that a camera driver publishes beside its pictures."""
     head, slash, _ = image_topic.rpartition('/')
     return f'{head}{slash}camera_info'
+
+
+def params_files(given):
+    """[path] of params_file, [] where it is empty.  Raises ValueError for one that is not there: launch would only warn,
+    and the node run with other words, whose ids mean something else to whoever reads the masks."""
+    path = os.path.expanduser(given['params_file'])
+    if path and not os.path.isfile(path):
+        raise ValueError(f'params_file:={path} is not there; give the path of a YAML file, from the root or from here')
+    return [path] if path else []
 
 
 def overrides(given):

@@ -21,4 +21,4 @@ fi
 "$LGSEG_ROOT/scripts/setup.sh" --with demo
 source "$LGSEG_ROOT/scripts/activate.sh"
 export ROS_LOG_DIR=${ROS_LOG_DIR:-$LGSEG_ROOT/log/ros} # not in ~/.ros, and there need be no HOME
-exec python -m lgseg_ros.cli.main demo "$@"
+exec lgseg demo "$@"

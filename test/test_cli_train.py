@@ -12,6 +12,7 @@ from tiny import SMALL, TEXT_DIM, WORDS, one_thread, write_bank, write_dataset  
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.film import film_rate, open_film
 from lgseg_ros.sim.labels import NAMES
 from lgseg_ros.training.checkpoint import load_checkpoint
 from lgseg_ros.training.runs import read_log
@@ -236,6 +237,7 @@ def test_eval_with_other_words_and_absent_names(place, weights, tmp_path):
     (['--names', 'car=carr'], "'carr' is not known (near: car"),
     (['--names', 'ship=car'], "cannot rename 'ship'"),
     (['--distractors', '100'], 'give 0 to 6'),
+    (['--network-pixels', '0'], '--network-pixels is 0'),
     (['--split', 'test'], 'holds no .png labels'),
     (['--engine', 'tensorrt'], 'only what was asked for is measured'),
     (['--engine', 'onnxruntime', '--precision', 'fp16'], 'only what was asked for is measured'),
@@ -299,6 +301,82 @@ def test_segment_a_video(place, weights, tmp_path):
     assert not (tmp_path / '7/mask').exists()
 
 
+def segment(weights, *arguments):
+    return main(['segment', *map(str, arguments), '--weights', weights])
+
+
+def test_segment_does_not_write_over_its_input(weights, tmp_path, capsys):
+    for folder, name in (('overlay', 'a.png'), ('mask', 'b.png')):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / name), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / 'overlay.mp4').symlink_to(tmp_path / 'film')
+    assert segment(weights, 'street', '--frames', 2, '--vocabulary', 'road', '--out', tmp_path / 'first') == 0
+    (tmp_path / 'first/overlay.mp4').rename(tmp_path / 'film')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
+    for given in ('overlay', 'mask', 'mask/b.png', 'film', 'overlay.mp4'):
+        assert segment(weights, tmp_path / given, '--vocabulary', 'road', '--out', tmp_path) == 1
+        assert 'give another --out' in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
+
+
+def test_masks_never_lie_beside_the_names_of_others(weights, tmp_path, capsys):
+    """After other pictures or words, an interrupt, or a picture that cannot be read."""
+    pictures, others, out = tmp_path / 'in', tmp_path / 'others', tmp_path / 'out'
+    for folder, names in ((pictures, 'ab'), (others, 'c')):
+        folder.mkdir()
+        for name in names:
+            cv2.imwrite(str(folder / f'{name}.png'), np.zeros((48, 64, 3), np.uint8))
+
+    def state():
+        found = json.loads((out / 'classes.json').read_text())
+        return found['frames'], [entry['name'] for entry in found['classes']], sorted(p.name for p in out.glob('mask/*'))
+    assert segment(weights, pictures, '--vocabulary', 'road,car', '--out', out) == 0
+    assert segment(weights, others, '--vocabulary', 'sky', '--out', out) == 1
+    assert 'masks with other classes' in capsys.readouterr().err and state() == (2, ['road', 'car'], ['a.png', 'b.png'])
+    assert segment(weights, others, '--vocabulary', 'road,car', '--out', out) == 0, 'the same words go together'
+    (out / 'mask/c.png').unlink()
+    (pictures / 'b.png').write_bytes(b'damaged')
+    assert segment(weights, pictures, '--vocabulary', 'sky,tree', '--out', out) == 1
+    assert state() == (1, ['sky', 'tree'], ['a.png'])
+    film = '--frames', 3, '--masks', '--out', out
+    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 1, "a film's masks beside those of pictures"
+    (out / 'mask/a.png').unlink()
+    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 0
+    assert segment(weights, tmp_path / 'nowhere.mp4', '--vocabulary', 'sky', *film) == 1
+    assert state() == (3, ['road'], [f'00000{n}.png' for n in range(3)]), 'a slip of the pen costs nothing'
+    assert segment(weights, 'street', '--vocabulary', 'sky', '--frames', 1, '--out', out) == 0
+    assert state() == (1, ['sky'], [])
+    (out / 'classes.json').unlink()
+    cv2.imwrite(str(out / 'mask/000000.png'), np.zeros((4, 4), np.uint8))
+    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 1 and (out / 'mask/000000.png').exists()
+
+
+def test_segment_the_smallest_picture(weights, tmp_path):
+    cv2.imwrite(str(tmp_path / 'dot.png'), np.zeros((1, 1, 3), np.uint8))
+    assert segment(weights, tmp_path / 'dot.png', '--vocabulary', 'road', '--out', tmp_path / 'out') == 0
+    assert cv2.imread(str(tmp_path / 'out/mask/dot.png'), cv2.IMREAD_UNCHANGED).shape == (1, 1)
+
+
+def test_a_tilde_is_the_home_folder(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert segment(weights, 'street', '--frames', 1, '--vocabulary', 'road', '--out=~/here') == 0
+    assert (tmp_path / 'here/overlay.mp4').exists() and not (tmp_path / '~').exists()
+
+
+@pytest.mark.parametrize('fps', [0.001, 0.5, 23.976, 29.97, 59.94006, 66.123, 119.8765, 119.877, 239.76, 999.99])
+def test_a_film_of_any_rate_can_be_written(tmp_path, fps):
+    film = open_film(tmp_path / 'film.mp4', fps, (64, 48))
+    film.write(np.zeros((48, 64, 3), np.uint8))
+    film.release()
+    assert cv2.VideoCapture(str(tmp_path / 'film.mp4')).read()[0] and film_rate(fps) == pytest.approx(fps, rel=1e-3, abs=0.01)
+
+
+def test_a_film_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ValueError, match='nowhere.*cannot be written'):
+        open_film(tmp_path / 'nowhere/film.mp4', 25, (64, 48))
+
+
 def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
     vectors = np.eye(len(WORDS), 2 * TEXT_DIM, dtype=np.float32)
     np.savez(tmp_path / 'wide.npz', names=np.array(list(WORDS)), embeddings=vectors)
@@ -323,6 +401,9 @@ def test_segment_a_stream_that_does_not_tell_its_length(weights, tmp_path):
     (['street:1', '--vocabulary', 'road', '--threshold', '2'], '0.0 to 1.0'),
     (['street:1', '--vocabulary', 'road', '--alpha', '2'], 'opacity of 0 to 1'),
     (['street:1', '--vocabulary', 'road', '--frames', '0'], 'at least 1'),
+    ([' ', '--vocabulary', 'road'], 'INPUT is empty'),
+    (['street:1', '--vocabulary', 'road', '--network-pixels', '-5'], '--network-pixels is -5; give at least 4096'),
+    (['street:1', '--vocabulary', 'road', '--threads', '-1'], '--threads is -1'),
 ])
 def test_segment_refuses(weights, tmp_path, arguments, said, capsys):
     assert main(['segment', *arguments, '--weights', weights, '--out', str(tmp_path / 'out')]) == 1

@@ -54,6 +54,15 @@ def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     assert 'words changed in' in done.stdout
 
 
+def test_a_film_of_an_odd_rate_played_from_a_folder_of_odd_files(video, tmp_path, monkeypatch):
+    """Rates of phones have digits that MPEG-4 has no room for, and files there may have any name."""
+    (tmp_path / 'queue.py').write_text('raise SystemExit("taken")')
+    done = subprocess.run(['lgseg', 'demo', '--source', str(video), '--fps', '100.1234', '--frames', '150', '--out', 'out'],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cv2.VideoCapture(str(tmp_path / 'out/overlay.mp4')).read()[0]
+
+
 def test_a_camera_without_an_end_is_recorded_for_the_time_given(tmp_path):
     out = tmp_path / 'out'
     done = run_demo('--source', 'street', '--size', '320x240', '--duration', '3', '--out', str(out), '--json')
@@ -78,7 +87,8 @@ def test_a_size_that_is_none_is_refused_at_once(size, tmp_path):
 
 @pytest.mark.parametrize('arguments, reason', [
     (['--source', '/home/nobody/driv.mp4'], 'no such file'),
-    (['--source', 'nowhere.mp4'], 'nowhere.mp4'), (['--source', 'street', '--preset', 'camvit'], 'the node ended'),
+    (['--source', 'nowhere.mp4'], 'nowhere.mp4'), (['--source', 'street', '--frames', '-3'], '--frames is -3'),
+    (['--source', 'street', '--preset', 'camvit'], 'the node ended'),
 ])
 def test_what_cannot_run_says_why(arguments, reason, tmp_path):
     done = run_demo(*arguments, '--out', str(tmp_path / 'out'))

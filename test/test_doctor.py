@@ -1,5 +1,6 @@
 """The doctor on this machine, and on faults that are really made."""
 
+import importlib.util
 import json
 import os
 import re
@@ -87,6 +88,18 @@ def test_a_check_that_breaks_is_a_finding():
 def test_a_child_that_dies_says_how(code, reason):
     outcome = run_python('-c', code, limit=3)
     assert not outcome.worked and outcome.reason == reason
+
+
+def test_children_import_nothing_from_the_present_folder(tmp_path, monkeypatch):
+    """A user's queue.py, or a folder tensorrt for engines, would be taken for the library."""
+    (tmp_path / 'tensorrt').mkdir()
+    for name in ('queue', 'numpy', 'lgseg_ros'):
+        (tmp_path / f'{name}.py').write_text('raise SystemExit("taken")')
+    monkeypatch.chdir(tmp_path)
+    assert run_python('-c', 'import queue, numpy, lgseg_ros.sizes, sys; print(sys.argv[1])', 'told').answer == 'told'
+    assert run_python('-m', 'lgseg_ros.demo.camera', '--help').worked
+    installed = importlib.util.find_spec('tensorrt') is not None
+    assert run_python('-c', 'import tensorrt').worked == installed
 
 
 # --- ROS and transport

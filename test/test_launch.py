@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lgseg_ros import launch_arguments
-from lgseg_ros.launch_arguments import ARGUMENTS, overrides, remappings
+from lgseg_ros.launch_arguments import ARGUMENTS, overrides, params_files, remappings
 from lgseg_ros.node.settings import Settings
 from lgseg_ros.transport import PROFILE_VARIABLES, profile_variables
 
@@ -78,6 +78,22 @@ def test_the_transport_profile_is_brought_unless_the_user_has_one():
         assert profile_variables({name: '/mine.xml'}) == {}
     alone = profile_variables({'ROS_LOCALHOST_ONLY': '1'})
     assert {Path(path).name for path in alone.values()} == {'fastdds_localhost.xml'}
+
+
+@pytest.mark.parametrize('given_path, found', [('', []), ('{0}/mine.yaml', ['{0}/mine.yaml']), ('~/mine.yaml', ['{0}/mine.yaml']),
+                                                ('mine.yaml', ['mine.yaml']), ('other.yaml', None), ('~/', None)])
+def test_a_parameter_file_that_is_not_there_starts_nothing(given_path, found, tmp_path, monkeypatch):
+    """Launch would go on with other words, by whose ids Autoware deletes points."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'mine.yaml').write_text('')
+    asked = given(params_file=given_path.format(tmp_path))
+    if found is None:
+        with pytest.raises(ValueError, match='params_file:=.* is not there'):
+            params_files(asked)
+    else:
+        assert params_files(asked) == [path.format(tmp_path) for path in found]
+    assert params_files(given()), 'the shipped one'
 
 
 # --- with the real launch, which the wheels have not

@@ -36,7 +36,8 @@ def test_a_user_without_a_home_has_no_cache_and_no_failure():
     """A container's user of a number alone; whom such a folder belongs to nobody knows, so it is not in /tmp."""
     if os.getuid():
         pytest.skip('only root can become another user')
-    code = 'import os; from lgseg_ros.vocabulary.cache import cache_folder; os.setuid(54321); print(cache_folder())'
+    code = ('import os; from lgseg_ros.vocabulary.cache import cache_folder; from lgseg_ros.vocabulary import encoder; '
+            'os.setuid(54321); assert not encoder._caches_hold_weights("ViT-B-16"); print(cache_folder())')
     place = {name: value for name, value in os.environ.items() if name not in ('HOME', 'LGSEG_CACHE', 'XDG_CACHE_HOME')}
     done = subprocess.run([sys.executable, '-c', code], env=place, capture_output=True, text=True)
     assert done.stdout.strip() == '/nonexistent/.cache/lgseg', done.stderr
@@ -280,6 +281,30 @@ def test_damaged_and_foreign_caches_are_set_aside(tmp_path, warned, kind):
     assert fresh.add(['b'], unit(1), '')
     assert list(EmbeddingCache(SPACE, 4, tmp_path).templates) == ['b']
     assert fresh.path.with_suffix('.set-aside').exists()
+
+
+def test_a_cache_that_cannot_be_read_now_stays_for_later(tmp_path, warned):
+    """Too many open files, a file of root's: its words are whole, and come back with the next look."""
+    cache = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
+    cache.add(['a'], unit(1), '')
+    fresh, limits = EmbeddingCache(SPACE, 4, tmp_path, warned.append), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert fresh.find(['a']) == fresh.find(['a']) == {}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(warned) == 1 and 'not read now' in warned[0] and 'Too many open files' in warned[0]
+    assert list(fresh.find(['a'])) == ['a'] and not fresh.path.with_suffix('.set-aside').exists()
+
+
+def test_a_cache_is_for_every_user(tmp_path):
+    mask = os.umask(0o077)   # an administrator's
+    try:
+        cache = EmbeddingCache(SPACE, 4, tmp_path)
+        cache.add(['a'], unit(1), '')
+    finally:
+        os.umask(mask)
+    assert cache.path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, warned):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..engines.cpu import machine, usable_cores
 from ..engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
-from ..engines.frames import DEFAULT_PIXELS, Frame
+from ..engines.frames import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..sim.street import StreetCamera
@@ -54,6 +54,7 @@ def run(arguments):
     """Measure, print, write JSON."""
     if arguments.rounds < 1:
         raise ValueError(f'--rounds is {arguments.rounds}; give at least 1')
+    check_numbers(arguments.network_pixels, arguments.threads)
     # Threads that spin while they wait would be counted against whoever's turn comes next.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     weights = load_weights(arguments.weights)

@@ -16,7 +16,7 @@ import json
 from tqdm import tqdm
 
 from ..engines.engine_cache import engine_folder, why_not
-from ..engines.frames import DEFAULT_PIXELS
+from ..engines.frames import DEFAULT_PIXELS, check_numbers
 from ..engines.gpu import EngineError
 from ..engines.tensorrt import TensorRTEngine, identify
 from ..engines.tensorrt_build import MAX_BATCH, Shapes, built_shapes, load_tensorrt_engine
@@ -72,8 +72,7 @@ def check(arguments):
     """Raise ValueError for a number that cannot be; names it."""
     if arguments.max_batch is not None and not 1 <= arguments.max_batch <= MOST_PICTURES:
         raise ValueError(f'--max-batch is {arguments.max_batch}; give 1 to {MOST_PICTURES}')
-    if arguments.network_pixels < 64 * 64:
-        raise ValueError(f'--network-pixels is {arguments.network_pixels}; give at least {64 * 64}')
+    check_numbers(arguments.network_pixels)
 
 
 def asked_shapes(arguments, built):

@@ -45,11 +45,12 @@ def weights(prefix, **_):
 
 
 def words(prefix, parsed_args, **_):
-    """'road,ca' -> 'road,car', ...: the last of the words, from those that the weights know."""
+    """'road,ca' -> 'road,car', ...: the last of the words, from those that the weights know and that hold no comma, which
+    separates words here."""
     from ..engines.weights import DEFAULT_WEIGHTS, load_weights
     known = load_weights(getattr(parsed_args, 'weights', None) or DEFAULT_WEIGHTS).bank.names
     start = max(prefix.rfind(mark) for mark in ',=|') + 1
-    return [prefix[:start] + word for word in known]
+    return [prefix[:start] + word for word in known if ',' not in word]
 
 
 COMPLETERS = {'preset': presets, 'weights': weights, 'init': weights, 'vocabulary': words, 'then': words, 'names': words}

@@ -51,10 +51,13 @@ def add_arguments(parser):
 
 def run(arguments):
     """Evaluate, print a table, write the JSON."""
+    from ..engines.frames import check_numbers
     from ..training.dataset import load_dataset
     from ..training.evaluate import evaluate
     from ..training.words import WordSampler, evaluation_wording
     from ..vocabulary.classes import parse_classes
+    if arguments.network_pixels is not None:
+        check_numbers(arguments.network_pixels)
     renames = parse_classes(arguments.names.split(',')) if arguments.names.strip() else ()
     bank, prepare, facts = _network(arguments)
     dataset = load_dataset(arguments.data, arguments.split)

@@ -12,7 +12,10 @@ Examples:
 """
 
 import json
+import re
 import sys
+from collections import Counter
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -22,12 +25,16 @@ from tqdm import tqdm
 
 from ..drawing import draw_overlay
 from ..engines.factory import add_engine_arguments, create_engine
-from ..engines.frames import DEFAULT_PIXELS, Frame
+from ..engines.frames import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
+from ..film import open_film
 from ..sim.sources import IMAGES, open_source
 from ..vocabulary.classes import split_classes
 from ..vocabulary.state import UNLABELLED, VocabularyState
 from ..vocabulary.text_source import TextSource
+from ..whole_file import whole_file
+
+FILM, CLASSES = 'overlay.mp4', 'classes.json'
 
 
 def add_arguments(parser):
@@ -59,6 +66,9 @@ def run(arguments):
         raise ValueError(f'--alpha is {arguments.alpha:g}; give an opacity of 0 to 1')
     if arguments.frames is not None and arguments.frames < 1:
         raise ValueError(f'--frames is {arguments.frames}; give at least 1')
+    if not arguments.input.strip():   # an unset variable; a path of it would be the present folder
+        raise ValueError('INPUT is empty; give a picture, a folder, a video, a camera or street')
+    check_numbers(arguments.network_pixels, arguments.threads)
     weights = load_weights(arguments.weights)
     preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
     classes = split_classes(arguments.vocabulary)
@@ -66,17 +76,23 @@ def run(arguments):
     if vocabulary.remark:
         print(f'lgseg segment: {vocabulary.remark}', file=sys.stderr)
     segmenter = Segmenter(create_engine(arguments, weights), vocabulary, arguments.alpha)
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = Path(arguments.out).expanduser()
     pictures = find_pictures(Path(arguments.input).expanduser())
-    if pictures:
-        segment_pictures(segmenter, pictures, out)
-    else:
-        segment_video(segmenter, arguments.input, out, arguments.frames, arguments.masks)
-    (out / 'classes.json').write_text(json.dumps(segmenter.summary(), indent=2) + '\n')
+    with nullcontext() if pictures else open_source(arguments.input) as source:
+        if source and source.endless and arguments.frames is None:
+            raise ValueError(f'{arguments.input} has no end; give --frames N')
+        make_room(out, Path(arguments.input).expanduser(), pictures, segmenter.classes())
+        segmenter.write_classes(out)   # first: no mask is without its names, whatever comes between
+        try:
+            if pictures:
+                segment_pictures(segmenter, pictures, out)
+            else:
+                segment_video(segmenter, source, out, arguments.frames, arguments.masks)
+        finally:
+            segmenter.write_classes(out)
     print(segmenter.table())
-    written = ['overlay/' if pictures else 'overlay.mp4', *(['mask/'] if pictures or arguments.masks else [])]
-    print(f'written to {out}: {", ".join(written)}, classes.json')
+    written = ['overlay/' if pictures else FILM, *(['mask/'] if pictures or arguments.masks else [])]
+    print(f'written to {out}: {", ".join(written)}, {CLASSES}')
     return 0
 
 
@@ -95,6 +111,10 @@ class Segmenter:
         self.frames += 1
         return ids, draw_overlay(bgr, ids, self.vocabulary.names, self.vocabulary.ids, self.alpha)
 
+    def classes(self):
+        """{id: name}."""
+        return dict(zip(self.vocabulary.ids, self.vocabulary.names))
+
     def summary(self):
         """What classes.json holds; shares are of all pixels, 0..1."""
         shares = self.counts / max(self.counts.sum(), 1)
@@ -103,6 +123,11 @@ class Segmenter:
                              'share': round(float(shares[i]), 5)}
                             for spec, i in zip(self.vocabulary.specs, self.vocabulary.ids)],
                 'unlabelled': {'id': UNLABELLED, 'share': round(float(shares[UNLABELLED]), 5)}}
+
+    def write_classes(self, out):
+        """OUT/classes.json, so far."""
+        with whole_file(out / CLASSES) as partial:
+            partial.write_text(json.dumps(self.summary(), indent=2) + '\n')
 
     def table(self):
         """Classes by their share of the pixels, the largest first."""
@@ -120,17 +145,51 @@ def find_pictures(path):
     return [path] if path.is_file() and path.suffix.lower() in IMAGES else []
 
 
+def make_room(out, given, pictures, classes):
+    """Make the folder `out`, and remove masks of an earlier run: a film's, and those that are to be written again with
+    other classes.
+
+    Raises ValueError where the input would be written over, or masks would stay whose ids are of other classes.
+    """
+    folders = {(out / name).resolve() for name in ('mask', 'overlay')}
+    if given.resolve() == (out / FILM).resolve() or {path.resolve().parent for path in pictures} & folders:
+        raise ValueError(f'{given} is where --out {out} is written; give another --out')
+    there = {path for path in (out / 'mask').glob('*.png') if path.is_file()}
+    films = {path for path in there if re.fullmatch(r'\d{6}', path.stem)}
+    own, earlier = {out / 'mask' / f'{name}.png' for name in mask_names(pictures)}, read_classes(out)
+    if there and earlier is None:
+        raise ValueError(f'{out}/mask holds pictures that are not of an earlier run; give another --out')
+    if there - films - own and earlier != classes:
+        raise ValueError(f'{out}/mask holds masks with other classes, of other pictures; give another --out, or remove it')
+    for path in films - own if earlier == classes else there:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def read_classes(out):
+    """{id: name} of the run that wrote to `out` last, or None."""
+    try:
+        return {entry['id']: entry['name'] for entry in json.loads((out / CLASSES).read_text())['classes']}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def mask_names(paths):
+    """The pictures' names without their suffixes, but where a.jpg and a.png would share a file."""
+    stems = Counter(path.stem for path in paths)
+    return [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+
+
 def segment_pictures(segmenter, paths, out):
     """Write mask and overlay of every picture, at its own size.  Raises ValueError naming one that cannot be read."""
     for folder in ('mask', 'overlay'):
         (out / folder).mkdir(exist_ok=True)
-    stems = [path.stem for path in paths]
-    for path in tqdm(paths, unit='picture', leave=False, disable=None):   # None: only on a terminal
+    bar = tqdm(paths, unit='picture', leave=False, disable=None)   # None: only on a terminal
+    for path, name in zip(bar, mask_names(paths)):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError(f'{path} cannot be decoded; convert it to JPEG or PNG, or remove it')
         ids, overlay = segmenter(image)
-        name = path.stem if stems.count(path.stem) == 1 else path.name   # a.jpg and a.png must not share a file
         write_picture(out / 'mask' / f'{name}.png', ids)
         write_picture(out / 'overlay' / f'{name}.png', overlay)
 
@@ -141,27 +200,19 @@ def write_picture(path, image):
         raise ValueError(f'{path} cannot be written; is the disk full, or another --out needed?')
 
 
-def segment_video(segmenter, spec, out, limit=None, masks=False):
-    """Write overlay.mp4 of a video, a camera or another source, up to `limit` frames; masks: mask/NUMBER.png too."""
-    with open_source(spec) as source:
-        if source.endless and limit is None:
-            raise ValueError(f'{spec} has no end; give --frames N')
-        if masks:
-            (out / 'mask').mkdir(exist_ok=True)
-            for old in (out / 'mask').glob('[0-9]' * 6 + '.png'):   # of a longer video
-                old.unlink()
-        path = out / 'overlay.mp4'
-        video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), source.fps, (source.width, source.height))
-        if not video.isOpened():
-            raise ValueError(f'{path} cannot be written: this OpenCV has no MPEG-4 encoder; give pictures instead')
-        try:
-            # A container's frame count is an estimate: it is for the bar only.
-            count = min(filter(None, (source.frame_count, limit)), default=None)
-            bar = tqdm(islice(source, limit), total=count, unit='frame', leave=False, disable=None)
-            for number, frame in enumerate(bar):
-                ids, overlay = segmenter(frame)
-                video.write(overlay)
-                if masks:
-                    write_picture(out / 'mask' / f'{number:06}.png', ids)
-        finally:
-            video.release()
+def segment_video(segmenter, source, out, limit=None, masks=False):
+    """Write overlay.mp4 of an opened source, up to `limit` frames; masks: mask/NUMBER.png too."""
+    if masks:
+        (out / 'mask').mkdir(exist_ok=True)
+    video = open_film(out / FILM, source.fps, (source.width, source.height))
+    try:
+        # A container's frame count is an estimate: it is for the bar only.
+        count = min(filter(None, (source.frame_count, limit)), default=None)
+        bar = tqdm(islice(source, limit), total=count, unit='frame', leave=False, disable=None)
+        for number, frame in enumerate(bar):
+            ids, overlay = segmenter(frame)
+            video.write(overlay)
+            if masks:
+                write_picture(out / 'mask' / f'{number:06}.png', ids)
+    finally:
+        video.release()

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from ..python_process import python_module
 from ..transport import profile_variables
 from ..vocabulary.classes import split_classes
 
@@ -50,7 +51,7 @@ def environment(own_camera=True):
 
 def start(module, *arguments, env, **options):
     """Start a module of this package as a process of this Python."""
-    return subprocess.Popen([sys.executable, '-m', module, *arguments], env=env, text=True, **options)
+    return subprocess.Popen([*python_module(module), *arguments], env=env, text=True, **options)
 
 
 def stop(process, timeout=5):
@@ -67,6 +68,8 @@ def stop(process, timeout=5):
 def run_demo(arguments):
     """Run with parsed arguments (see cli.demo).  Returns the summary.  Raises DemoError, SourceError."""
     from ..sim.sources import open_source
+    if arguments.frames is not None and arguments.frames < 1:
+        raise DemoError(f'--frames is {arguments.frames}; give at least 1')
     own_camera = not is_topic(arguments.source)
     topic = CAMERA if own_camera else arguments.source
     fps, seconds, ends = 15.0, arguments.duration or 20.0, False
@@ -78,7 +81,7 @@ def run_demo(arguments):
         if total:
             seconds = min(arguments.duration or math.inf, total / fps)
         os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))   # not to meet a robot by chance
-    out = _make_room(Path(arguments.out), arguments.source)
+    out = _make_room(Path(arguments.out).expanduser(), arguments.source)
     os.environ.update(environment(own_camera))
     summary = _record(arguments, topic, out, fps, seconds, ends)
     (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')

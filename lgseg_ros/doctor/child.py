@@ -2,8 +2,9 @@
 
 import signal
 import subprocess
-import sys
 from typing import NamedTuple
+
+from ..python_process import python_code, python_module
 
 LIMIT_S = 120   # importing torch from a cold disk on a busy machine takes a good part of this
 
@@ -17,9 +18,11 @@ class Outcome(NamedTuple):
 
 
 def run_python(*arguments, limit=LIMIT_S):
-    """Run this Python with `arguments` (e.g. '-c', code) and return its `Outcome`."""
+    """Run this Python with `arguments` ('-c', code or '-m', module, and more) and return its `Outcome`."""
+    kind, what, *more = arguments
+    command = python_code(what) if kind == '-c' else python_module(what)
     try:
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=limit)
+        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return Outcome(False, '', f'no answer within {limit} s')
     answer = last_line(done.stdout)

@@ -28,8 +28,13 @@ def cache_folder():
     chosen = os.environ.get('LGSEG_CACHE')
     if chosen:
         return Path(os.path.expanduser(chosen))
-    home = os.path.expanduser('~')   # Path.home() raises where there is none, and this stays "~"
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path(HOMELESS if home == '~' else home) / '.cache') / 'lgseg'
+    return Path(os.environ.get('XDG_CACHE_HOME') or home_folder() / '.cache') / 'lgseg'
+
+
+def home_folder():
+    """The user's home; `HOMELESS` where there is none, for which Path.home() raises."""
+    home = os.path.expanduser('~')   # stays "~" then
+    return Path(HOMELESS if home == '~' else home)
 
 
 class EmbeddingCache:
@@ -107,7 +112,11 @@ class EmbeddingCache:
             if not known or stored.vectors.shape[1] != self.width:
                 raise VocabularyError(f'{self.path} is of another text encoder ({stored.space})')
         except VocabularyError as error:
-            self._set_aside(error)
+            if isinstance(error.__cause__, (OSError, MemoryError)):
+                self._stamp = None   # it may well be whole: look again next time
+                self._warn_once('read', f'word cache not read now: {error.__cause__}')
+            else:
+                self._set_aside(error)
             return
         self._merge(dict(zip(stored.names, zip(stored.vectors, stored.templates))))
 

@@ -83,7 +83,9 @@ def _fitting(templates, count):
 
 
 def write_embeddings(path, embeddings):
-    """Write `Embeddings` to `path`, whole or not at all: a reader never sees half a file.  Raises OSError."""
+    """Write `Embeddings` to `path`, readable by everybody, whole or not at all: a reader never sees half a file.  Raises
+    OSError."""
     with whole_file(path) as partial, open(partial, 'wb') as file:   # an open file: savez would add .npz to a name
         np.savez(file, names=np.array(embeddings.names, str), embeddings=embeddings.vectors,
                  templates=np.array(embeddings.templates, str), encoder=json.dumps(embeddings.space.as_dict()))
+        partial.chmod(0o644)   # an administrator's umask may keep it from the node's user

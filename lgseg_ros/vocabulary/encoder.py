@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .cache import home_folder
 from .classes import VocabularyError, shorten
 from .text_space import check_template
 
@@ -178,16 +179,16 @@ def _caches_hold_weights(model):
 
     On the hub they have open_clip's own file names, or the repository has the name of the model.
     """
-    home = os.environ.get('HF_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'huggingface')
+    home = os.environ.get('HF_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or home_folder() / '.cache', 'huggingface')
     hub = Path(os.environ.get('HF_HUB_CACHE') or os.environ.get('HUGGINGFACE_HUB_CACHE') or Path(home, 'hub'))
     patterns = [f'models--*/snapshots/*/{name}' for name in HUB_FILES] + [f'models--*{escape(model)}*/snapshots/*/*']
-    return (Path.home() / '.cache' / 'clip').is_dir() or any(any(hub.expanduser().glob(p)) for p in patterns)
+    return (home_folder() / '.cache' / 'clip').is_dir() or any(any(hub.expanduser().glob(p)) for p in patterns)
 
 
 def _cached(listed):
     """The weights in the caches of this machine, or None."""
     if listed.get('url'):
-        path = Path.home() / '.cache' / 'clip' / Path(listed['url']).name
+        path = home_folder() / '.cache' / 'clip' / Path(listed['url']).name
         if path.is_file():
             return path
     hub = _hub_files(listed)
