@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 ROOT = str(Path(__file__).parents[1])   # not resolved: the installed one, where the files are links
-FIRST = f'import sys\nsys.path[:] = [*filter(None, sys.path), {ROOT!r}]\n'
+FIRST = f'''import sys
+sys.path[:] = filter(None, sys.path)
+if {ROOT!r} not in sys.path:
+    sys.path.insert(0, {ROOT!r})
+'''
 
 
 def python_code(code):

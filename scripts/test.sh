@@ -72,7 +72,7 @@ remove_left_over_shared_memory() {
     for lock in /dev/shm/{fastrtps,fastdds}_*_[es]l; do
         name=${lock##*/} name=${name%_[es]l}
         if [ -O "$lock" ] && [ "$lock" -nt "$STARTED" ] && ! grep -qxF "/dev/shm/$name" <<<"$in_use" \
-            && flock -n -s "$lock" true; then
+            && flock -n -x "$lock" true; then
             rm -f "$lock" "/dev/shm/$name" "/dev/shm/sem.${name}_mutex"
         fi
     done

@@ -332,7 +332,7 @@ def test_masks_never_lie_beside_the_names_of_others(weights, tmp_path, capsys):
         return found['frames'], [entry['name'] for entry in found['classes']], sorted(p.name for p in out.glob('mask/*'))
     assert segment(weights, pictures, '--vocabulary', 'road,car', '--out', out) == 0
     assert segment(weights, others, '--vocabulary', 'sky', '--out', out) == 1
-    assert 'masks with other classes' in capsys.readouterr().err and state() == (2, ['road', 'car'], ['a.png', 'b.png'])
+    assert 'with other classes' in capsys.readouterr().err and state() == (2, ['road', 'car'], ['a.png', 'b.png'])
     assert segment(weights, others, '--vocabulary', 'road,car', '--out', out) == 0, 'the same words go together'
     (out / 'mask/c.png').unlink()
     (pictures / 'b.png').write_bytes(b'damaged')
@@ -346,9 +346,22 @@ def test_masks_never_lie_beside_the_names_of_others(weights, tmp_path, capsys):
     assert state() == (3, ['road'], [f'00000{n}.png' for n in range(3)]), 'a slip of the pen costs nothing'
     assert segment(weights, 'street', '--vocabulary', 'sky', '--frames', 1, '--out', out) == 0
     assert state() == (1, ['sky'], [])
+    for number in range(2):   # names of a film's masks, as KITTI's pictures have them
+        (pictures / 'a.png').rename(pictures / f'00000{number}.png')
+        assert segment(weights, pictures / f'00000{number}.png', '--vocabulary', 'sky', '--out', out) == 0
+        (pictures / f'00000{number}.png').rename(pictures / 'a.png')
+    assert state() == (1, ['sky'], ['000000.png', '000001.png'])
     (out / 'classes.json').unlink()
-    cv2.imwrite(str(out / 'mask/000000.png'), np.zeros((4, 4), np.uint8))
-    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 1 and (out / 'mask/000000.png').exists()
+    assert segment(weights, 'street', '--vocabulary', 'sky', *film) == 1, 'masks of nobody knows what'
+    assert len(list(out.glob('mask/*'))) == 2
+
+
+def test_each_input_has_a_folder_of_its_own_by_default(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite('a b.png', np.zeros((48, 64, 3), np.uint8))
+    for given, words, folder in (('a b.png', 'road', 'a_b'), ('.', 'sky', tmp_path.name), ('street:3', 'tree', 'street_3')):
+        assert segment(weights, given, '--vocabulary', words, *(['--frames', 1] if ':' in given else [])) == 0
+        assert (tmp_path / 'out/segment' / folder / 'classes.json').exists()
 
 
 def test_segment_the_smallest_picture(weights, tmp_path):

@@ -54,10 +54,11 @@ def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     assert 'words changed in' in done.stdout
 
 
-def test_a_film_of_an_odd_rate_played_from_a_folder_of_odd_files(video, tmp_path, monkeypatch):
+def test_a_film_of_an_odd_rate_played_from_a_folder_of_odd_files(tmp_path):
     """Rates of phones have digits that MPEG-4 has no room for, and files there may have any name."""
     (tmp_path / 'queue.py').write_text('raise SystemExit("taken")')
-    done = subprocess.run(['lgseg', 'demo', '--source', str(video), '--fps', '100.1234', '--frames', '150', '--out', 'out'],
+    done = subprocess.run(['lgseg', 'demo', '--source', 'street', '--size', '64x48', '--fps', '100.1234', '--duration', '4',
+                           '--out', 'out'],
                           cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert cv2.VideoCapture(str(tmp_path / 'out/overlay.mp4')).read()[0]

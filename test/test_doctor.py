@@ -1,6 +1,5 @@
 """The doctor on this machine, and on faults that are really made."""
 
-import importlib.util
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_graph import wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float32
 
 from lgseg_ros.cli.doctor import as_line
 from lgseg_ros.doctor import machine, model, ros, shared_memory, topics, transport
@@ -98,7 +98,7 @@ def test_children_import_nothing_from_the_present_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_python('-c', 'import queue, numpy, lgseg_ros.sizes, sys; print(sys.argv[1])', 'told').answer == 'told'
     assert run_python('-m', 'lgseg_ros.demo.camera', '--help').worked
-    installed = importlib.util.find_spec('tensorrt') is not None
+    installed = find_spec('tensorrt') is not None and not os.environ.get('PYTHONPATH', '').endswith(':')
     assert run_python('-c', 'import tensorrt').worked == installed
 
 
@@ -188,12 +188,13 @@ def graph():
     camera.create_publisher(CompressedImage, '/camera/front/image_raw/compressed', best_effort)
     camera.create_publisher(CompressedImage, '/camera/side/compressed', best_effort)
     camera.create_publisher(CameraInfo, '/camera/front/camera_info', best_effort)
+    camera.create_publisher(Float32, '/camera/temperature', best_effort)
     other = rclpy.create_node('lgseg', context=elsewhere)
     other.create_subscription(Image, '/camera/side/compressed', print, best_effort)
     simulated = rclpy.create_node('simulated', context=context,
                                   parameter_overrides=[Parameter('use_sim_time', value=True)])
     asked = ['/camera/front/image_raw', '/camera/rear/image_raw', '/camera/mixed', '/camera/frnt/image_raw',
-             '/camera/front/image_raw/compressed', '/camera/side/compressed', '/camera/front/camera_info']
+             '/camera/front/image_raw/compressed', '/camera/side/compressed', '/camera/front/camera_info', '/camera/temperature']
     yield topics.look(observer, asked, 5)
     for node in (camera, reader, observer, simulated, driver, other):
         node.destroy_node()
@@ -207,7 +208,8 @@ def graph():
     ('/camera/mixed', 'warn', 'two types'),
     ('/camera/front/image_raw/compressed', 'ok', 'transport:=compressed image_topic:=/camera/front/image_raw'),
     ('/camera/side/compressed', 'fail', '/lgseg waits for sensor_msgs/msg/Image'),
-    ('/camera/front/camera_info', 'fail', 'no pictures'),
+    ('/camera/front/camera_info', 'ok', 'camera_info_topic:=/camera/front/camera_info'),
+    ('/camera/temperature', 'fail', 'nothing that the node reads'),
     ('/camera/frnt/image_raw', 'fail', 'did you mean /camera/front/image_raw')])
 def test_topics(graph, topic, status, said):
     verdict = graph[f'topic {topic}']

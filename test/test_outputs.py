@@ -10,7 +10,7 @@ from ros_graph import RELIABLE, NodeProcess, Peer, counters, pixels_of, wait_unt
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
-from lgseg_ros.node.camera import describes, scaled_info
+from lgseg_ros.node.camera import scaled_info, why_not_of
 from lgseg_ros.node.encodings import frame_from_compressed, png_message, run_length_message
 from lgseg_ros.node.images import ImageError
 
@@ -92,13 +92,15 @@ def test_camera_info_scales_with_the_mask():
 
 def test_camera_info_of_other_pictures_is_known():
     """A camera that came back with another resolution, or without its calibration file, say."""
-    assert describes(camera_info(), (360, 480)) and not describes(camera_info(), (480, 640))
-    assert describes(CameraInfo(), (360, 480)), 'an uncalibrated driver tells no size'
+    assert not why_not_of(camera_info(), (360, 480))
+    assert 'of 480x360, not of these pictures of 640x480' in why_not_of(camera_info(), (480, 640))
+    assert not why_not_of(CameraInfo(), (360, 480)), 'an uncalibrated driver tells no size'
     sensor = camera_info(1921, 1441)
     sensor.binning_x = sensor.binning_y = 2
-    assert describes(sensor, (720, 960)) and describes(sensor, (721, 961)) and not describes(sensor, (1441, 1921))
+    assert not any(why_not_of(sensor, size) for size in ((720, 960), (721, 961), (1441, 1921)))
+    assert 'of 960x720' in why_not_of(sensor, (480, 640))
     sensor.roi.width, sensor.roi.height = 960, 720
-    assert describes(sensor, (360, 480)) and not describes(sensor, (720, 960))
+    assert not why_not_of(sensor, (360, 480)) and 'of 480x360' in why_not_of(sensor, (720, 960))
 
 
 def test_all_outputs_of_one_frame_agree(street):

@@ -297,6 +297,20 @@ def test_a_cache_that_cannot_be_read_now_stays_for_later(tmp_path, warned):
     assert list(fresh.find(['a'])) == ['a'] and not fresh.path.with_suffix('.set-aside').exists()
 
 
+def test_a_cache_that_cannot_be_read_now_is_not_written_over(tmp_path, warned, monkeypatch):
+    """A disk that errs for a moment, or memory that runs out, and then a new word."""
+    EmbeddingCache(SPACE, 4, tmp_path).add(['a'], unit(1), '')
+    fresh = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
+
+    def fail(path):
+        raise VocabularyError(path) from MemoryError()
+    with monkeypatch.context() as patch:
+        patch.setattr('lgseg_ros.vocabulary.cache.read_embeddings', fail)
+        assert not fresh.add(['b'], unit(1), '') and list(fresh.find('ab')) == ['b']
+    assert list(read_embeddings(fresh.path).names) == ['a'] and set(fresh.find('ab')) == {'a', 'b'}
+    assert fresh.add(['c'], unit(1), '') and set(read_embeddings(fresh.path).names) == {'a', 'b', 'c'}
+
+
 def test_a_cache_is_for_every_user(tmp_path):
     mask = os.umask(0o077)   # an administrator's
     try:

@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 
 from lgseg_ros.node import updater as module
+from lgseg_ros.node.diagnostics import Seen, look_again
 from lgseg_ros.node.updater import PlainUpdater, create_updater, fill
 
 
@@ -68,6 +69,23 @@ def test_names_tell_robots_apart(kind, words, name):
 
 def test_a_clock_that_stands_still_does_not_silence_it(kind):
     run(3, '-p', 'diagnostic_updater.period:=0.2', '-p', 'use_sim_time:=true')
+
+
+def test_rates_of_slow_cameras_and_silence():
+    """Ticks are a second apart; each camera is a list of its pictures so far, and of its masks, at every tick."""
+    def told(pictures, masks=None, failed=None):
+        seen, rates = Seen(0.0), []
+        for now, counts in enumerate(zip(pictures, masks or pictures, failed or [0] * len(pictures)), 1):
+            seen, found = look_again(seen, counts, float(now))
+            rates.append(tuple(round(rate, 2) for rate in found))
+        return rates
+    assert told([30, 60, 60, 60]) == [(30, 30, 0), (30, 30, 0), (0, 0, 0), (0, 0, 0)], 'at 30 Hz a second is long'
+    half = told([1, 1, 2, 2, 3, 3], masks=[0, 1, 1, 2, 2, 3])   # each mask comes a tick after its picture
+    assert [rate[0] for rate in half] == [1, 1, 0.5, 0.5, 0.5, 0.5]
+    assert half[3][1] == half[5][1] == 0.5
+    assert told([0, 1] + [1] * 7)[1:] == [(0.5, 0.5, 0)] * 7 + [(0, 0, 0)], 'three of its gaps, here of 2 s'
+    assert told([1, 1], masks=[0, 0], failed=[0, 1])[1][2] > 0, 'a picture that failed after the tick'
+    assert told([0] * 3600 + [1] * 70)[-1] == (0, 0, 0), 'a camera that was away for an hour'
 
 
 def test_the_package_is_used_where_it_is_installed():

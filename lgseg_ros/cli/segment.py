@@ -4,6 +4,9 @@ Pictures: OUT/overlay/NAME.png (for people) and OUT/mask/NAME.png (8-bit ids, 25
 Videos and cameras: OUT/overlay.mp4, and with --masks OUT/mask/000000.png and so on.
 Both: OUT/classes.json with ids, names and each class's share of the pixels.
 
+The same INPUT again is written over; masks of other pictures may stay in OUT if they are of the same classes, else it is
+refused.  What is no mask of an earlier run is left alone.
+
 Examples:
   lgseg segment street.jpg --vocabulary "road,car,person=person|pedestrian,sky"
   lgseg segment photos/ --preset cityscapes --out out/photos
@@ -47,7 +50,7 @@ def add_arguments(parser):
                                                      '(default: camvid, where --vocabulary is not given)')
     parser.add_argument('--threshold', type=float, default=0.0, metavar='P',
                         help='least confidence of a labelled pixel, 0 to 1 (default: %(default)s)')
-    parser.add_argument('--out', default='out/segment', metavar='DIR', help='folder to write (default: %(default)s)')
+    parser.add_argument('--out', metavar='DIR', help='folder to write (default: out/segment/NAME, of INPUT)')
     parser.add_argument('--alpha', type=float, default=0.5,
                         help='opacity of the classes, 0 to 1 (default: %(default)s)')
     parser.add_argument('--frames', type=int, metavar='N', help='stop a video or camera after N frames')
@@ -62,26 +65,18 @@ def add_arguments(parser):
 
 def run(arguments):
     """Segment everything and say where it was written."""
-    if not 0 <= arguments.alpha <= 1:
-        raise ValueError(f'--alpha is {arguments.alpha:g}; give an opacity of 0 to 1')
-    if arguments.frames is not None and arguments.frames < 1:
-        raise ValueError(f'--frames is {arguments.frames}; give at least 1')
-    if not arguments.input.strip():   # an unset variable; a path of it would be the present folder
-        raise ValueError('INPUT is empty; give a picture, a folder, a video, a camera or street')
-    check_numbers(arguments.network_pixels, arguments.threads)
+    check(arguments)
     weights = load_weights(arguments.weights)
-    preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
-    classes = split_classes(arguments.vocabulary)
-    vocabulary = VocabularyState(TextSource(weights)).replace(classes, preset, arguments.threshold)
-    if vocabulary.remark:
-        print(f'lgseg segment: {vocabulary.remark}', file=sys.stderr)
-    segmenter = Segmenter(create_engine(arguments, weights), vocabulary, arguments.alpha)
-    out = Path(arguments.out).expanduser()
-    pictures = find_pictures(Path(arguments.input).expanduser())
+    vocabulary, given = vocabulary_of(arguments, weights), Path(arguments.input).expanduser()
+    out, pictures = out_folder(arguments), find_pictures(given)
     with nullcontext() if pictures else open_source(arguments.input) as source:
         if source and source.endless and arguments.frames is None:
             raise ValueError(f'{arguments.input} has no end; give --frames N')
-        make_room(out, Path(arguments.input).expanduser(), pictures, segmenter.classes())
+        check_input(out, given, pictures)
+        stale = stale_masks(out, pictures, vocabulary)
+        segmenter = Segmenter(create_engine(arguments, weights), vocabulary, arguments.alpha, film=not pictures)
+        for path in stale:
+            path.unlink()
         segmenter.write_classes(out)   # first: no mask is without its names, whatever comes between
         try:
             if pictures:
@@ -96,11 +91,32 @@ def run(arguments):
     return 0
 
 
+def check(arguments):
+    """Raise ValueError for a number or an input that cannot be."""
+    if not 0 <= arguments.alpha <= 1:
+        raise ValueError(f'--alpha is {arguments.alpha:g}; give an opacity of 0 to 1')
+    if arguments.frames is not None and arguments.frames < 1:
+        raise ValueError(f'--frames is {arguments.frames}; give at least 1')
+    if not arguments.input.strip():   # an unset variable; a path of it would be the present folder
+        raise ValueError('INPUT is empty; give a picture, a folder, a video, a camera or street')
+    check_numbers(arguments.network_pixels, arguments.threads)
+
+
+def vocabulary_of(arguments, weights):
+    """The words to segment by; a remark on them goes to stderr."""
+    preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
+    classes = split_classes(arguments.vocabulary)
+    vocabulary = VocabularyState(TextSource(weights)).replace(classes, preset, arguments.threshold)
+    if vocabulary.remark:
+        print(f'lgseg segment: {vocabulary.remark}', file=sys.stderr)
+    return vocabulary
+
+
 class Segmenter:
     """An engine with its words; counts the pixels of every class as it goes."""
 
-    def __init__(self, engine, vocabulary, alpha):
-        self.engine, self.vocabulary, self.alpha = engine, vocabulary, alpha
+    def __init__(self, engine, vocabulary, alpha, film):
+        self.engine, self.vocabulary, self.alpha, self.film = engine, vocabulary, alpha, film
         self.counts = np.zeros(256, np.int64)
         self.frames = 0
 
@@ -111,14 +127,10 @@ class Segmenter:
         self.frames += 1
         return ids, draw_overlay(bgr, ids, self.vocabulary.names, self.vocabulary.ids, self.alpha)
 
-    def classes(self):
-        """{id: name}."""
-        return dict(zip(self.vocabulary.ids, self.vocabulary.names))
-
     def summary(self):
         """What classes.json holds; shares are of all pixels, 0..1."""
         shares = self.counts / max(self.counts.sum(), 1)
-        return {'frames': self.frames, 'threshold': self.vocabulary.threshold,
+        return {'film': self.film, 'frames': self.frames, 'threshold': self.vocabulary.threshold,
                 'classes': [{'id': i, 'name': spec.name, 'phrases': list(spec.phrases),
                              'share': round(float(shares[i]), 5)}
                             for spec, i in zip(self.vocabulary.specs, self.vocabulary.ids)],
@@ -145,33 +157,39 @@ def find_pictures(path):
     return [path] if path.is_file() and path.suffix.lower() in IMAGES else []
 
 
-def make_room(out, given, pictures, classes):
-    """Make the folder `out`, and remove masks of an earlier run: a film's, and those that are to be written again with
-    other classes.
+def out_folder(arguments):
+    """The folder to write; by default one of the input's own."""
+    if arguments.out:
+        return Path(arguments.out).expanduser()
+    name = re.sub(r'[^\w.-]+', '_', Path(arguments.input).expanduser().resolve().stem)
+    return Path('out/segment') / (name or 'all')
 
-    Raises ValueError where the input would be written over, or masks would stay whose ids are of other classes.
-    """
-    folders = {(out / name).resolve() for name in ('mask', 'overlay')}
-    if given.resolve() == (out / FILM).resolve() or {path.resolve().parent for path in pictures} & folders:
+
+def check_input(out, given, pictures):
+    """Raise ValueError where the input would be written over."""
+    written = {(out / name).resolve() for name in ('mask', 'overlay')}
+    if given.resolve() == (out / FILM).resolve() or {path.resolve().parent for path in pictures} & written:
         raise ValueError(f'{given} is where --out {out} is written; give another --out')
+
+
+def stale_masks(out, pictures, vocabulary):
+    """Masks of an earlier run that must go: a film's, and with other classes those that are to be written again.
+
+    Raises ValueError where masks would stay whose ids are of other classes, or pictures that are none.
+    """
     there = {path for path in (out / 'mask').glob('*.png') if path.is_file()}
-    films = {path for path in there if re.fullmatch(r'\d{6}', path.stem)}
-    own, earlier = {out / 'mask' / f'{name}.png' for name in mask_names(pictures)}, read_classes(out)
-    if there and earlier is None:
-        raise ValueError(f'{out}/mask holds pictures that are not of an earlier run; give another --out')
-    if there - films - own and earlier != classes:
-        raise ValueError(f'{out}/mask holds masks with other classes, of other pictures; give another --out, or remove it')
-    for path in films - own if earlier == classes else there:
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def read_classes(out):
-    """{id: name} of the run that wrote to `out` last, or None."""
+    own = {out / 'mask' / f'{name}.png' for name in mask_names(pictures)}
+    if not there:
+        return there
     try:
-        return {entry['id']: entry['name'] for entry in json.loads((out / CLASSES).read_text())['classes']}
+        earlier = json.loads((out / CLASSES).read_text())
+        same = {entry['id']: entry['name'] for entry in earlier['classes']} == dict(zip(vocabulary.ids, vocabulary.names))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        raise ValueError(f'{out}/mask holds pictures that are not of an earlier run; give another --out') from None
+    films = {path for path in there if re.fullmatch(r'\d{6}', path.stem)} if earlier.get('film') else set()
+    if not same and there - own - films:
+        raise ValueError(f'{out}/mask holds masks of other pictures with other classes; give another --out, or remove it')
+    return films if same else there
 
 
 def mask_names(paths):

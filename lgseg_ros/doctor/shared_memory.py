@@ -63,7 +63,7 @@ def _is_held(lock):
         with open(lock, 'rb') as file:
             if time.time() - os.fstat(file.fileno()).st_ctime < YOUNG_S:
                 return True
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)   # closing gives it back at once
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)   # closing gives it back at once; owners share a _sl
     except OSError:
         return True
     return False

@@ -17,6 +17,7 @@ from ..node.inputs import UNKNOWN
 from .verdict import fail, ok, warn
 
 PICTURES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+INFO = 'sensor_msgs/msg/CameraInfo'
 NODE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)   # the node's default for camera topics
 SETTLE_S = 2.0   # a graph is known bit by bit; sooner, "nobody publishes" would be a guess
 
@@ -47,8 +48,8 @@ def check_topic(node, topic):
     found = f'{", ".join(kinds)} from {", ".join(f"{_name(p)} ({_policies(p)})" for p in publishers)}'
     if len(kinds) > 1:
         return warn(f'{found}: two types on one topic', 'remap one of the publishers')
-    if kinds[0] not in PICTURES:
-        return fail(f'{found}: no pictures', f'give a topic of {" or ".join(PICTURES)}')
+    if kinds[0] not in (*PICTURES, INFO):
+        return fail(f'{found}: nothing that the node reads', f'give a topic of {" or ".join(PICTURES)}')
     for reader in node.get_subscriptions_info_by_topic(topic):
         if reader.topic_type != kinds[0]:
             return fail(f'{found}, but {_name(reader)} waits for {reader.topic_type}',
@@ -59,7 +60,7 @@ def check_topic(node, topic):
 def _launch_arguments(topic, kind):
     """By what the launch file has the node read the topic."""
     if kind != PICTURES[1]:
-        return f'image_topic:={topic}'
+        return f'{"image" if kind == PICTURES[0] else "camera_info"}_topic:={topic}'
     plain = topic.removesuffix('/compressed')
     return f'transport:=compressed image_topic:={plain}' + ('' if plain != topic else ', and its topic named '
                                                              f'{plain}/compressed')

@@ -65,10 +65,12 @@ class Camera:
 
     def publish(self, frame, mask, vocabulary, header, overlay_alpha):
         """Publish one frame's results with the frame's own stamp and frame_id."""
+        info = self.info   # the executor's thread may change it meanwhile
+        problem = self.info_problem = '' if info is None else why_not_of(info, frame.pixels.shape[:2])
         makers = {
             'mask': lambda: image_message(mask.ids, 'mono8', header),
             'confidence': lambda: image_message(mask.confidence, 'mono8', header),
-            'camera_info': lambda: self._info_of(header, frame.pixels.shape[:2], mask.ids.shape),
+            'camera_info': lambda: None if problem else scaled_info(info, header, frame.pixels.shape[:2], mask.ids.shape),
             'mask/run_length': lambda: run_length_message(mask.ids, header),
             'mask/compressed': lambda: png_message(mask.ids, header),
             'overlay': lambda: image_message(
@@ -84,26 +86,25 @@ class Camera:
         if self._wanted('latency'):
             self._outputs['latency'].publish(Float32(data=self.latency_ms))
 
-    def _info_of(self, header, frame_size, mask_size):
-        """The CameraInfo to publish, or None where the camera's is not of this frame: points would be projected wrongly."""
-        info = self.info
-        self.info_problem = '' if info is None or describes(info, frame_size) else (
-            f'camera_info is of {info.width}x{info.height}, not of these pictures of {frame_size[1]}x{frame_size[0]}, so '
-            'it is not passed on')
-        return None if self.info_problem else scaled_info(info, header, frame_size, mask_size)
-
     def destroy(self, node):
         """Take the publishers off the graph."""
         for publisher in (*self._outputs.values(), self._label_info):
             node.destroy_publisher(publisher)
 
 
-def describes(info, frame_size):
-    """Whether a CameraInfo can be of pictures of (height, width) `frame_size`: of its region of interest or the whole
-    sensor, binned (sensor_msgs/CameraInfo).  One that tells no size is believed."""
-    whole = (info.roi.height or info.height) / max(info.binning_y, 1), (info.roi.width or info.width) / max(info.binning_x, 1)
-    told = info.height and info.width
-    return not told or all(abs(a - b) < 1 for a, b in zip(whole, frame_size))   # drivers round either way
+def why_not_of(info, frame_size):
+    """Why a CameraInfo is not of pictures of (height, width) `frame_size`, for which points would be projected wrongly;
+    '' where it can be.
+
+    They are its region of interest or the whole sensor, binned (sensor_msgs/CameraInfo); or, by drivers that say so, of
+    its own height and width.  One that tells no size is believed.
+    """
+    whole = info.height, info.width
+    seen = (info.roi.height or info.height) / max(info.binning_y, 1), (info.roi.width or info.width) / max(info.binning_x, 1)
+    if not all(whole) or any(all(abs(a - b) < 1 for a, b in zip(size, frame_size)) for size in (whole, seen)):
+        return ''   # drivers round either way
+    return (f'camera_info is of {seen[1]:.0f}x{seen[0]:.0f}, not of these pictures of {frame_size[1]}x{frame_size[0]}, so '
+            'it is not passed on')
 
 
 def scaled_info(info, header, frame_size, mask_size):

@@ -12,10 +12,11 @@ from .updater import create_updater, fill
 
 STUCK_S = 5.0   # an engine that works on one frame for longer hangs
 GAPS = 3        # a camera that is silent for so many of its usual gaps has stopped
+LONGEST_S = 60.0   # however long it was away before
 
 
 class Seen(NamedTuple):
-    """A camera's counts when they last grew.
+    """A camera's counts when the last pictures came.
 
     rates: of pictures in, masks out and failures, per second, over the time before; patience: seconds for which no
     further picture means nothing.
@@ -68,7 +69,9 @@ class Diagnostics:
 
     def _camera_status(self, camera):
         """(level, message, values) of one camera."""
-        rate_in, rate_out, rate_failed = self._rates(camera)
+        counts = camera.received, camera.segmented, camera.failed
+        self._seen[camera], rates = look_again(self._seen[camera], counts, time.monotonic())
+        rate_in, rate_out, rate_failed = rates
         level, text = DiagnosticStatus.OK, f'{rate_in:.1f} Hz in, {rate_out:.1f} Hz out'
         if rate_failed:
             level, text = DiagnosticStatus.ERROR, f'{rate_failed:.1f} frames a second fail: {camera.last_error}'
@@ -87,17 +90,19 @@ class Diagnostics:
         return level, text, values
 
 
-    def _rates(self, camera):
-        """Pictures in, masks out and failures per second, since the tick before or, of a slow camera, the last picture."""
-        now, seen = time.monotonic(), self._seen[camera]
-        counts = camera.received, camera.segmented, camera.failed
-        seconds = max(now - seen.time, 1e-3)
-        if counts == seen.counts:
-            return seen.rates if seconds <= seen.patience else (0.0, 0.0, 0.0)
-        grown = [a - b for a, b in zip(counts, seen.counts)]
-        rates = tuple(number / seconds for number in grown)
-        self._seen[camera] = Seen(now, counts, rates, GAPS * seconds / max(grown[0], 1))
-        return rates
+def look_again(seen, counts, now):
+    """(what is seen from now on, rates) where a camera has come to `counts` by the time `now`.
+
+    The rates are those since the tick before or, of a slow camera, between its last pictures.
+    """
+    seconds = max(now - seen.time, 1e-3)
+    pictures, masks, failures = (a - b for a, b in zip(counts, seen.counts))
+    if pictures:
+        rates = pictures / seconds, masks / seconds, failures / seconds
+        return Seen(now, counts, rates, min(GAPS * seconds / pictures, LONGEST_S)), rates
+    if seconds > seen.patience:
+        return seen, (0.0, 0.0, 0.0)
+    return seen, (*seen.rates[:2], max(seen.rates[2], failures / seconds))   # the last one may have failed since
 
 
 def peak_memory_mb():

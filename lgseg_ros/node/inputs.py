@@ -55,7 +55,7 @@ class Inputs:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
-        self.camera.info = None
+        self.camera.info, self.camera.info_problem = None, ''
         self._forget_explanation()
 
     def _on_info(self, message):

@@ -41,7 +41,7 @@ class Dataset:
     stems: tuple
     counts: np.ndarray    # labelled pixels per class
     licence: str = ''     # of the data, as dataset.yaml tells it
-    hidden: tuple = ()    # ClassSpecs that are in the pictures but whose labels were made void
+    hidden: tuple = ()    # ClassSpecs that may be in the pictures but whose labels were made void
 
     def __len__(self):
         return len(self.images)

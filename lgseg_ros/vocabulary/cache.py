@@ -74,7 +74,8 @@ class EmbeddingCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self.path.with_suffix('.lock')):
-                self._refresh()
+                if not self._refresh():   # written over, its words would be gone
+                    raise OSError('it cannot be read now')
                 self._merge(new)   # again: what was read may hold the same names
                 write_embeddings(self.path, self._content())
                 self._stamp = self._present_stamp()
@@ -101,10 +102,13 @@ class EmbeddingCache:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _refresh(self):
-        """Read the file again if it changed; entries that only this process has stay."""
+        """Read the file again if it changed; entries that only this process has stay.
+
+        Returns False where it could not be read now, and may be another time.
+        """
         stamp = self._present_stamp()
         if stamp is None or stamp == self._stamp:
-            return
+            return True
         self._stamp = stamp
         try:
             stored = read_embeddings(self.path)
@@ -115,10 +119,11 @@ class EmbeddingCache:
             if isinstance(error.__cause__, (OSError, MemoryError)):
                 self._stamp = None   # it may well be whole: look again next time
                 self._warn_once('read', f'word cache not read now: {error.__cause__}')
-            else:
-                self._set_aside(error)
-            return
+                return False
+            self._set_aside(error)
+            return True
         self._merge(dict(zip(stored.names, zip(stored.vectors, stored.templates))))
+        return True
 
     def _set_aside(self, error):
         aside = self.path.with_suffix('.set-aside')
