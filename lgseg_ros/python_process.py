@@ -21,5 +21,5 @@ def python_code(code):
 
 
 def python_module(name):
-    """The command that runs the module `name` as a script."""
-    return python_code(f'import runpy\nrunpy.run_module({name!r}, run_name="__main__", alter_sys=True)')
+    """The command that runs the module `name` as a script; the name is a word of it, so that ps and pgrep tell it."""
+    return [*python_code('import runpy\nrunpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'), name]
