@@ -36,6 +36,7 @@ from ..vocabulary.classes import split_classes
 from ..vocabulary.state import UNLABELLED, VocabularyState
 from ..vocabulary.text_source import TextSource
 from ..whole_file import whole_file
+from .figures import write_json
 
 FILM, CLASSES = 'overlay.mp4', 'classes.json'
 
@@ -139,7 +140,7 @@ class Segmenter:
     def write_classes(self, out):
         """OUT/classes.json, so far."""
         with whole_file(out / CLASSES) as partial:
-            partial.write_text(json.dumps(self.summary(), indent=2) + '\n')
+            write_json(partial, self.summary())
 
     def table(self):
         """Classes by their share of the pixels, the largest first."""

@@ -13,7 +13,7 @@ import time
 import rclpy
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 
-from ..node.inputs import UNKNOWN
+from ..node.inputs import names_are_known
 from .verdict import fail, ok, warn
 
 PICTURES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
@@ -36,7 +36,7 @@ def look(node, topics, seconds):
 def _is_known(node, topic):
     """Whether somebody publishes the topic, and the names of all who do have come."""
     publishers = node.get_publishers_info_by_topic(topic)
-    return publishers and not any(publisher.node_name == UNKNOWN for publisher in publishers)
+    return publishers and names_are_known(publishers)
 
 
 def check_topic(node, topic):

@@ -10,7 +10,7 @@ try:
 except ImportError:   # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-NAMES_S = 1.0   # after its QoS, the name of a publisher's node comes to be known, on a busy machine late
+NAMES_S = 1.0   # after its QoS, the name of a publisher's node comes to be known
 NAME_TRIES = 10
 UNKNOWN = '_NODE_NAME_UNKNOWN_'   # rmw's, for a participant whose nodes it has not heard of yet
 RELIABILITY = {'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': ReliabilityPolicy.RELIABLE}
@@ -19,6 +19,11 @@ RELIABILITY = {'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': Reliabi
 def newest_only(reliability):
     """Depth 1: a deeper queue would make every mask older (REP 2003's sensor data is best effort)."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=RELIABILITY[reliability])
+
+
+def names_are_known(endpoints):
+    """Whether the nodes' names of all `TopicEndpointInfo`s have come; on a busy machine they come late."""
+    return all(endpoint.node_name != UNKNOWN for endpoint in endpoints)
 
 
 class Inputs:
@@ -75,7 +80,7 @@ class Inputs:
 
     def _explain(self, policy, tries_left):
         publishers = self._node.get_publishers_info_by_topic(self._asked)
-        if tries_left and any(publisher.node_name == UNKNOWN for publisher in publishers):
+        if tries_left and not names_are_known(publishers):
             return
         self._forget_explanation()
         wanted = RELIABILITY[self._settings.image_reliability]
