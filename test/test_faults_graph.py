@@ -92,6 +92,8 @@ def test_camera_info_of_other_pictures(process, peer, small):
 def test_a_fast_camera(process, peer, small):
     big = np.ascontiguousarray(np.tile(small, (2, 2, 1)))   # slow enough to fall behind 200 Hz
     peer.mask_of(big)
+    ticks = len(peer.diagnostics)   # what was sent until now is counted by the second tick from here
+    wait_until(lambda: len(peer.diagnostics) > ticks + 1, 'the first counters')
     start = {key: wait_until(lambda: counters(peer, key), key)[-1] for key in ('received', 'segmented', 'dropped')}
     for _ in range(500):
         peer.send(big)
