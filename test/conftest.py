@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tiny_clip import tiny_clip_folder, tiny_clip_weights  # noqa: F401 (fixtures)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'
 
-# Before any rclpy.init: the test pictures do not fit Fast DDS's default segment, and would be lost now and then.
+# Before any rclpy.init: the test images do not fit Fast DDS's default segment, and would be lost now and then.
 for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
     os.environ.setdefault(variable, str(ROOT / 'config' / 'fastdds.xml'))
 
@@ -22,6 +24,16 @@ def allocator_left_alone():
         yield
 
 
+@pytest.fixture(scope='module')
+def one_torch_thread():
+    """PyTorch on one thread: with networks this small, more threads only wait for each other."""
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope='session')
 def shared():
     """The folder of data beside the repository; the test is skipped where it is absent."""
@@ -31,7 +43,7 @@ def shared():
 
 
 @pytest.fixture(scope='session')
-def shared_bank(shared):
+def clip_text_embeddings(shared):
     """350 real CLIP text embeddings."""
     from lgseg_ros.vocabulary.bank import load_npz_bank
     return load_npz_bank(shared / 'text' / 'clip_vit_b16_bank.npz')

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import SMALL, TEXT_DIM, WORDS, lively, one_thread, write_bank  # noqa: F401
 
 from lgseg_ros.cli.export import compare, make_onnx, portable
 from lgseg_ros.cli.main import main
@@ -17,9 +16,13 @@ from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.model.segmenter import Segmenter
 from lgseg_ros.model.weights_file import load_segmenter, save_weights
 from lgseg_ros.vocabulary.bank import load_npz_bank
+from small_network import SMALL_NETWORK, randomize_zero_init
+from street_dataset import PHRASES, TEXT_DIM, write_text_embeddings
 
-CONFIGS = {'cnn': SMALL, 'transformer': replace(SMALL, backbone='efficientvit_b0'),
-           'no bridge': replace(SMALL, image_to_text=False, text_to_image=False)}
+pytestmark = pytest.mark.usefixtures('one_torch_thread')
+
+CONFIGS = {'cnn': SMALL_NETWORK, 'transformer': replace(SMALL_NETWORK, backbone='efficientvit_b0'),
+           'no bridge': replace(SMALL_NETWORK, image_to_text=False, text_to_image=False)}
 
 
 @pytest.fixture(scope='module', params=CONFIGS)
@@ -27,7 +30,7 @@ def exported(request, tmp_path_factory):
     """A network and an ONNX Runtime session of its export."""
     import onnxruntime
     torch.manual_seed(0)
-    model = lively(Segmenter(CONFIGS[request.param]))
+    model = randomize_zero_init(Segmenter(CONFIGS[request.param]))
     path = tmp_path_factory.mktemp('onnx') / 'small.onnx'
     export_onnx(model, path, size=(64, 96))
     options = onnxruntime.SessionOptions()
@@ -56,13 +59,13 @@ def test_onnx_agrees_with_torch(exported, rows, size, batch):
 
 
 def test_weights_come_back_as_they_were_saved(tmp_path):
-    bank = load_npz_bank(write_bank(tmp_path / 'bank.npz'))
+    bank = load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz'))
     torch.manual_seed(0)
-    model = lively(Segmenter(SMALL))
+    model = randomize_zero_init(Segmenter(SMALL_NETWORK))
     save_weights(model, bank, tmp_path / 'new' / 'tiny.v2', {'name': 'tiny'})
     weights = load_weights(tmp_path / 'new' / 'tiny.v2.safetensors')
     assert weights.card['model'] == model.describe()
-    assert weights.bank.names == list(WORDS)
+    assert weights.bank.names == list(PHRASES)
     again = load_segmenter(weights)
     for name, value in model.state_dict().items():
         if not name.endswith('num_batches_tracked'):
@@ -75,10 +78,10 @@ def test_weights_come_back_as_they_were_saved(tmp_path):
 def test_values_beyond_fp16_survive(tmp_path):
     """Running variances of some backbones pass 65504; as infinity they would silence the channel."""
     torch.manual_seed(0)
-    model = Segmenter(SMALL)
+    model = Segmenter(SMALL_NETWORK)
     large = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     large.running_var.fill_(1e6)
-    save_weights(model, load_npz_bank(write_bank(tmp_path / 'bank.npz')), tmp_path / 'large', {})
+    save_weights(model, load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'large', {})
     again = load_segmenter(load_weights(tmp_path / 'large.safetensors'))
     assert any((value == 1e6).all() for value in again.state_dict().values())
 
@@ -86,7 +89,7 @@ def test_values_beyond_fp16_survive(tmp_path):
 @pytest.fixture
 def tiny_weights(tmp_path):
     torch.manual_seed(0)
-    save_weights(lively(Segmenter(SMALL)), load_npz_bank(write_bank(tmp_path / 'bank.npz')), tmp_path / 'tiny',
+    save_weights(randomize_zero_init(Segmenter(SMALL_NETWORK)), load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'tiny',
                  {'name': 'tiny'})
     return tmp_path / 'tiny.safetensors'
 
@@ -110,7 +113,7 @@ def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatc
     import lgseg_ros.engines.export as module
     honest = module.export_onnx
     torch.manual_seed(9)   # the fixture's is 0
-    other = lively(Segmenter(SMALL))
+    other = randomize_zero_init(Segmenter(SMALL_NETWORK))
     monkeypatch.setattr(module, 'export_onnx', lambda _, *rest, **options: honest(other, *rest, **options))
     with pytest.raises(ValueError, match='so it was removed'):
         make_onnx(tiny_weights)

@@ -5,14 +5,13 @@ import time
 
 import cv2
 import pytest
+from lifecycle_msgs.msg import Transition
+
 from faults_pictures import picture
 from faults_table import fault, fault_rows
-from lifecycle_manager import Manager
-from lifecycle_msgs.msg import Transition
-from ros_graph import NodeHere, Peer, wait_until
-from tiny_clip import small, tiny  # noqa: F401 (fixtures)
-
 from lgseg_ros.srv import SetVocabulary
+from lifecycle_manager import Manager
+from ros_graph import NodeHere, Peer, wait_until
 
 ENCODER = 'Words that have to be embedded (in the test\'s own process: real node, real services)'
 NO_MEMORY = RuntimeError('[enforce fail at alloc_cpu.cpp:127]\n DefaultCPUAllocator: not enough memory')
@@ -119,10 +118,10 @@ class HeldEncoder:
 
 
 @pytest.fixture
-def held(small, request):  # noqa: F811
+def held(tiny_clip_weights, request):
     """(node, peer, its encoder), the node's name being that of the test."""
     name = request.node.name
-    with NodeHere(name, f'weights:={small.path}', 'engine:=torch', 'network_pixels:=4096', 'vocabulary:=[road, car]',
+    with NodeHere(name, f'weights:={tiny_clip_weights.path}', 'engine:=torch', 'network_pixels:=4096', 'vocabulary:=[road, car]',
                   'preset:=""', 'threads:=1') as here, Peer(f'/{name}') as peer:
         source = here.node.words._source
         encoder = source._encoder = HeldEncoder(source._load_encoder())

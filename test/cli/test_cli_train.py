@@ -1,0 +1,460 @@
+"""lgseg train, eval, export and segment from end to end, on small real pictures."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from lgseg_ros.cli.main import main
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.film import film_rate, open_film
+from lgseg_ros.sim.labels import NAMES
+from lgseg_ros.training.checkpoint import load_checkpoint
+from lgseg_ros.training.runs import read_log
+from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
+from lgseg_ros.vocabulary.text_space import TextSpace, space_of_weights
+from small_network import SMALL_NETWORK
+from street_dataset import PHRASES, TEXT_DIM, write_dataset, write_text_embeddings
+
+pytestmark = pytest.mark.usefixtures('one_torch_thread')
+
+FIGURES = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error',
+           'other_pixels', 'iou'}
+
+
+def train_arguments(folder, out, **changes):
+    options = {'data': folder / 'data', 'bank': folder / 'bank.npz', 'out': out,
+               'backbone': SMALL_NETWORK.backbone, 'pretrained': 'none', 'crop': '64x96',
+               'device': 'cpu', 'batch': 2, 'warmup': 2, 'epochs': 2, 'lr': 0.005, **changes}
+    given = [(f'--{name}', str(value)) for name, value in options.items() if value is not None]
+    return ['train', *(word for pair in given for word in pair)]
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A data set, a bank, a trained run and its exported weights."""
+    folder = tmp_path_factory.mktemp('cli')
+    write_dataset(folder / 'data', train=4, val=2)
+    write_text_embeddings(folder / 'bank.npz')
+    monkey = pytest.MonkeyPatch()
+    arguments = train_arguments(folder, folder / 'run')
+    monkey.setattr(sys, 'argv', ['lgseg', *arguments])
+    assert main(arguments) == 0
+    monkey.undo()
+    assert main(['export', '--run', str(folder / 'run'), '--name', 'tiny', '--out', str(folder / 'weights')]) == 0
+    return folder
+
+
+@pytest.fixture
+def weights(place):
+    return str(place / 'weights' / 'tiny.safetensors')
+
+
+def test_train_leaves_a_run_that_tells_how_it_was_made(place):
+    run = place / 'run'
+    origin = json.loads((run / 'run.json').read_text())
+    assert origin['data'] == [str(place / 'data')] and origin['bank'] == str(place / 'bank.npz')
+    assert origin['command'].startswith('lgseg train --data') and 'torch' in origin['versions']
+    assert [record['epoch'] for record in read_log(run)] == [1, 2]
+    state = load_checkpoint(run / 'checkpoint.pt')
+    assert state['config']['epochs'] == 2 and state['model_config']['backbone'] == SMALL_NETWORK.backbone
+
+
+def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
+    arguments = train_arguments(place, tmp_path / 'run')
+    assert main([*arguments, '--until', '1']) == 0
+    assert 'epoch 1 of 2' in capsys.readouterr().out
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert 'validation after epoch 2' in out and 'epoch 2 of 2' in out
+    assert all(name in out for name in (*NAMES, 'mIoU', 'boundary F1'))
+
+
+def test_a_run_goes_on_with_the_bank_that_it_began_with(place, tmp_path, capsys):
+    own = write_text_embeddings(tmp_path / 'own.npz')
+    arguments = train_arguments(place, tmp_path / 'run', bank=own)
+    assert main([*arguments, '--until', '1']) == 0
+    bank = dict(np.load(own))
+    np.savez(own, **{**bank, 'embeddings': bank['embeddings'][::-1]})
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert 'own.npz is not the text bank that' in told and 'another --out' in told
+    assert main(train_arguments(place, tmp_path / 'run')) == 0, 'the same content under another name'
+
+
+def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
+    """The one before ran out of memory, say: run.json was there and no checkpoint."""
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/run.json').write_text('{"command": "lgseg train --batch 64", "data": ["other"]}')
+    assert main(train_arguments(place, tmp_path / 'run', epochs=1)) == 0
+    told = json.loads((tmp_path / 'run/run.json').read_text())
+    assert '--batch 64' not in told['command'] and told['data'] == [str(place / 'data')]
+
+
+def test_train_options_reach_the_recipe(place, tmp_path):
+    extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3',
+             '--data', str(place / 'data'), '--distractors', '5', '--paste', '0.25', '--no-word-augmentation', '--evaluate-every', '9']
+    arguments = train_arguments(place, tmp_path / 'run', epochs=1)
+    assert main([*arguments, *extra]) == 0
+    state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
+    assert {'image_to_text': False, 'text_to_image': True, 'blocks': 1}.items() <= state['model_config'].items()
+    assert {'unseen': ('car', 'tree'), 'seed': 3, 'height': 64, 'width': 96, 'max_distractors': 5, 'paste': 0.25,
+            'learning_rate': 0.005, 'word_augmentation': False, 'evaluate_every': 9}.items() <= state['config'].items()
+    assert [len(names) for names in state['classes']] == [9, 9]
+    measured = read_log(tmp_path / 'run')[-1]['validation']['iou']
+    assert set(measured) == set(NAMES), 'all classes, the unseen too'
+
+
+def test_train_goes_on_from_weights(place, weights, tmp_path):
+    """With a learning rate of almost nothing, what comes out is what went in, network options or not."""
+    arguments = train_arguments(place, tmp_path / 'run', epochs=1, lr=1e-9, backbone='resnet18')
+    assert main([*arguments, '--init', weights, '--blocks', '1']) == 0
+    state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
+    assert state['config']['init'] == 'tiny' and state['config']['pretrained'] is None
+    assert state['model_config'] == load_weights(weights).card['model']
+    assert json.loads((tmp_path / 'run' / 'run.json').read_text())['before'] == load_weights(weights).card['stages']
+    trained = load_checkpoint(place / 'run' / 'checkpoint.pt')['ema']
+    for name in ('project.weight', 'fusion.1.to_text.query.weight', 'backbone.conv_stem.weight'):
+        np.testing.assert_allclose(state['model'][name], trained[name], atol=1e-3)
+
+
+def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
+    np.savez(tmp_path / 'wide.npz', names=np.array(['road']), embeddings=np.ones((1, 48), np.float16))
+    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'wide.npz'), '--init', weights]) == 1
+    assert '48), but' in capsys.readouterr().err
+    bank = read_embeddings(place / 'bank.npz')
+    other = replace(bank, vectors=np.roll(bank.vectors, 1, axis=1))   # as wide, of something else
+    write_embeddings(tmp_path / 'other.npz', replace(other, space=TextSpace('ViT-B-32', 'openai')))
+    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'other.npz'), '--init', weights]) == 1
+    assert 'is of the text encoder ViT-B-32/openai' in capsys.readouterr().err
+    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'other.npz')]) == 1
+        assert 'other.npz is of another text encoder than' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
+    ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a text bank'),
+    ({'crop': '90x128'}, 'multiples of 32'),
+    ({'backbone': 'resnet81'}, "'resnet81' is not a timm model"),
+    ({'unseen': 'ship'}, 'has no class ship'),
+    ({'val': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
+    ({'val-split': 'test', 'val': None, 'device': 'cuda:99'}, '--device cuda:99'),
+])
+def test_train_refuses_before_any_work(place, tmp_path, changes, said, capsys):
+    assert main(train_arguments(place, tmp_path / 'run', **{'val': place / 'data', **changes})) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_train_takes_a_crop_as_text(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(['train', '--data', 'x', '--bank', 'y', '--out', 'z', '--crop', 'large'])
+    assert error.value.code == 2 and "'large' is no size" in capsys.readouterr().err
+
+
+def test_export_writes_weights_and_card(place, weights):
+    card = load_weights(weights).card
+    assert card['name'] == 'tiny' and card['backbone'] == SMALL_NETWORK.backbone
+    assert card['licence'] == 'Apache-2.0, procedural' and card['data'][0]['name'] == 'data'
+    assert card['template'] == 'a photo of a X' and card['text_encoder'] == 'ViT-B-16 (OpenAI)'
+    assert card['metrics']['epoch'] == 2 and FIGURES <= set(card['metrics'])
+    assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
+    assert card['parameters'] > 1e6 and 'torch' in card['versions']
+    stage, = card['stages']
+    assert stage['command'].startswith('lgseg train --data data --bank bank.npz') and stage['hours'] >= 0
+    assert str(place) not in json.dumps(card), 'the card must not tell folders of this machine'
+
+
+def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
+    """A run that was started from Python has no run.json."""
+    (tmp_path / 'run').mkdir()
+    for name in ('checkpoint.pt', 'log.jsonl'):
+        (tmp_path / 'run' / name).write_bytes((place / 'run' / name).read_bytes())
+    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path)]) == 1
+    assert 'give --bank' in capsys.readouterr().err
+    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path),
+                 '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
+                 '--data', str(place / 'data'), '--command', 'lgseg train', '--limits', 'night']) == 0
+    card = json.loads((tmp_path / 'run.json').read_text())
+    assert (card['licence'], card['stages'][0]['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
+    assert card['limits'] == 'night'
+
+
+def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):
+    """So that the node embeds new words with the same one."""
+    bank = read_embeddings(place / 'bank.npz')
+    space = TextSpace('ViT-L-14', 'laion', 'an image of a {}')
+    write_embeddings(tmp_path / 'bank.npz', replace(bank, space=space))
+    assert main(['export', '--run', str(place / 'run'), '--bank', str(tmp_path / 'bank.npz'), '--out', str(tmp_path),
+                 '--name', 'large']) == 0
+    assert space_of_weights(load_weights(tmp_path / 'large.safetensors')) == space
+
+
+def test_a_baseline_is_measured_but_not_exported(place, tmp_path, capsys):
+    run = tmp_path / 'run'
+    assert main([*train_arguments(place, run, epochs=1), '--head', 'lseg']) == 0
+    assert evaluate(tmp_path, '--run', run, '--data', place / 'data')['run'] == 'run'
+    assert main(['export', '--run', str(run), '--out', str(tmp_path / 'weights')]) == 1
+    assert '--head lseg, a baseline' in capsys.readouterr().err and not (tmp_path / 'weights').exists()
+
+
+def evaluate(tmp_path, *arguments):
+    assert main(['eval', *map(str, arguments), '--json', str(tmp_path / 'new' / 'figures.json')]) == 0
+    return json.loads((tmp_path / 'new' / 'figures.json').read_text())
+
+
+def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
+    """The same network three ways: in fp32 from the run, in fp16 from the weights, and as the node runs it."""
+    data = '--data', place / 'data'
+    run = evaluate(tmp_path, '--run', place / 'run', *data)
+    torch = evaluate(tmp_path, '--weights', weights, *data, '--engine', 'exact')
+    shipped = evaluate(tmp_path, '--weights', weights, *data)
+    assert 'mIoU' in capsys.readouterr().out
+    assert {'pictures': 2, 'split': 'val', 'data': 'data', 'distractors': 0}.items() <= shipped.items()
+    assert FIGURES <= set(shipped)
+    assert shipped['engine'] in ('onnxruntime', 'openvino')   # the node takes the second where somebody installed it
+    assert torch['engine'] == run['engine'] == 'exact' and torch['precision'] == 'fp32' == run['precision']
+    assert shipped['precision'] in ('fp32', 'int8')
+    assert run['pixel_accuracy'] == read_log(place / 'run')[-1]['validation']['pixel_accuracy']
+    for other in (torch, shipped):
+        assert other['pixel_accuracy'] == pytest.approx(run['pixel_accuracy'], abs=0.5)
+        assert other['miou'] == pytest.approx(run['miou'], abs=0.5)
+
+
+def test_eval_with_other_words_and_absent_names(place, weights, tmp_path):
+    data = '--weights', weights, '--data', place / 'data'
+    plain = evaluate(tmp_path, *data)
+    renamed = evaluate(tmp_path, *data, '--names', 'road=street,building=house', '--distractors', 4, '--seed', 2)
+    assert renamed['names'] == {'road': ['street'], 'building': ['house']}
+    assert (renamed['distractors'], renamed['seed']) == (4, 2)
+    assert set(renamed['iou']) == set(plain['iou']), 'figures go by the classes of the data, whatever they were called'
+    assert renamed['iou'] != plain['iou']
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['--names', 'car=carr'], "'carr' is not known (near: car"),
+    (['--names', 'ship=car'], "cannot rename 'ship'"),
+    (['--distractors', '100'], 'give 0 to 6'),
+    (['--network-pixels', '0'], '--network-pixels is 0'),
+    (['--split', 'test'], 'holds no .png labels'),
+    (['--engine', 'tensorrt'], 'only what was asked for is measured'),
+    (['--engine', 'onnxruntime', '--precision', 'fp16'], 'only what was asked for is measured'),
+])
+def test_eval_refuses(place, weights, arguments, said, capsys):
+    assert main(['eval', '--weights', weights, '--data', str(place / 'data'), *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+# --- segment ---------------------------------------------------------------------------------------------------
+
+
+def test_segment_a_folder_of_pictures(place, weights, tmp_path, capsys):
+    """Of different sizes, two of one stem; each keeps its own size."""
+    source = tmp_path / 'in'
+    source.mkdir()
+    picture = cv2.imread(str(place / 'data/val/images/000.png'))
+    for name, image in (('a.png', picture), ('a.jpg', picture[:64]), ('b.png', cv2.resize(picture, (200, 150)))):
+        cv2.imwrite(str(source / name), image)
+    (source / 'notes.txt').write_text('no picture')
+    assert main(['segment', str(source), '--vocabulary', 'road,tall thing=building|pole, sky', '--weights', weights,
+                 '--out', str(tmp_path / 'out')]) == 0
+    assert 'tall thing' in capsys.readouterr().out
+    counts = np.zeros(256, int)
+    for name, size in (('a.png', (96, 128)), ('a.jpg', (64, 128)), ('b', (150, 200))):
+        mask = cv2.imread(str(tmp_path / 'out/mask' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
+        overlay = cv2.imread(str(tmp_path / 'out/overlay' / f'{name}.png'))
+        assert mask.shape == size and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2}
+        assert overlay.shape == (*size, 3)
+        counts += np.bincount(mask.ravel(), minlength=256)
+    summary = json.loads((tmp_path / 'out/classes.json').read_text())
+    assert summary['frames'] == 3
+    classes = [(entry['id'], entry['name']) for entry in summary['classes']]
+    assert classes == [(0, 'road'), (1, 'tall thing'), (2, 'sky')]
+    assert summary['classes'][1]['phrases'] == ['building', 'pole']
+    for entry in summary['classes']:
+        assert entry['share'] == pytest.approx(counts[entry['id']] / counts.sum(), abs=1e-4)
+
+
+def test_segment_a_video(place, weights, tmp_path):
+    path = tmp_path / 'drive.mp4'
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12, (128, 96))
+    picture = cv2.imread(str(place / 'data/val/images/000.png'))
+    for _ in range(7):
+        video.write(picture)
+    video.release()
+    for limit, wanted in (([], 7), (['--frames', '3', '--masks'], 3)):
+        out = tmp_path / str(wanted)
+        assert main(['segment', str(path), '--vocabulary', 'road,sky', '--threshold', '0.9', '--weights', weights,
+                     '--out', str(out),
+                     *limit]) == 0
+        drawn = cv2.VideoCapture(str(out / 'overlay.mp4'))
+        assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == wanted and drawn.get(cv2.CAP_PROP_FPS) == 12
+        assert drawn.read()[1].shape == picture.shape
+        summary = json.loads((out / 'classes.json').read_text())
+        assert summary['frames'] == wanted and summary['threshold'] == 0.9 and summary['unlabelled']['share'] > 0
+    masks = [cv2.imread(str(tmp_path / f'3/mask/00000{n}.png'), cv2.IMREAD_UNCHANGED) for n in range(3)]
+    counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
+    assert masks[0].shape == picture.shape[:2] and counts[255] / counts.sum() == pytest.approx(
+        summary['unlabelled']['share'], abs=1e-4)
+    assert not (tmp_path / '7/mask').exists()
+
+
+def segment(weights, *arguments):
+    return main(['segment', *map(str, arguments), '--weights', weights])
+
+
+def test_segment_does_not_write_over_its_input(weights, tmp_path, capsys):
+    for folder, name in (('overlay', 'a.png'), ('mask', 'b.png')):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / name), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / 'overlay.mp4').symlink_to(tmp_path / 'film')
+    assert segment(weights, 'street', '--frames', 2, '--vocabulary', 'road', '--out', tmp_path / 'first') == 0
+    (tmp_path / 'first/overlay.mp4').rename(tmp_path / 'film')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
+    for given in ('overlay', 'mask', 'mask/b.png', 'film', 'overlay.mp4'):
+        assert segment(weights, tmp_path / given, '--vocabulary', 'road', '--out', tmp_path) == 1
+        assert 'give another --out' in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
+
+
+def test_masks_never_lie_beside_the_names_of_others(weights, tmp_path, capsys):
+    """After other pictures or words, an interrupt, or a picture that cannot be read."""
+    pictures, others, out = tmp_path / 'in', tmp_path / 'others', tmp_path / 'out'
+    for folder, names in ((pictures, 'ab'), (others, 'c')):
+        folder.mkdir()
+        for name in names:
+            cv2.imwrite(str(folder / f'{name}.png'), np.zeros((48, 64, 3), np.uint8))
+
+    def state():
+        found = json.loads((out / 'classes.json').read_text())
+        return found['frames'], [entry['name'] for entry in found['classes']], sorted(p.name for p in out.glob('mask/*'))
+    assert segment(weights, pictures, '--vocabulary', 'road,car', '--out', out) == 0
+    assert segment(weights, others, '--vocabulary', 'sky', '--out', out) == 1
+    assert 'with other classes' in capsys.readouterr().err and state() == (2, ['road', 'car'], ['a.png', 'b.png'])
+    assert segment(weights, others, '--vocabulary', 'road,car', '--out', out) == 0, 'the same words go together'
+    (out / 'mask/c.png').unlink()
+    (pictures / 'b.png').write_bytes(b'damaged')
+    assert segment(weights, pictures, '--vocabulary', 'sky,tree', '--out', out) == 1
+    assert state() == (1, ['sky', 'tree'], ['a.png'])
+    film = '--frames', 3, '--masks', '--out', out
+    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 1, "a film's masks beside those of pictures"
+    (out / 'mask/a.png').unlink()
+    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 0
+    assert segment(weights, tmp_path / 'nowhere.mp4', '--vocabulary', 'sky', *film) == 1
+    assert state() == (3, ['road'], [f'00000{n}.png' for n in range(3)]), 'a slip of the pen costs nothing'
+    assert segment(weights, 'street', '--vocabulary', 'sky', '--frames', 1, '--out', out) == 0
+    assert state() == (1, ['sky'], [])
+    for number in range(2):   # names of a film's masks, as KITTI's pictures have them
+        (pictures / 'a.png').rename(pictures / f'00000{number}.png')
+        assert segment(weights, pictures / f'00000{number}.png', '--vocabulary', 'sky', '--out', out) == 0
+        (pictures / f'00000{number}.png').rename(pictures / 'a.png')
+    assert state() == (1, ['sky'], ['000000.png', '000001.png'])
+    (out / 'classes.json').unlink()
+    assert segment(weights, 'street', '--vocabulary', 'sky', *film) == 1, 'masks of nobody knows what'
+    assert len(list(out.glob('mask/*'))) == 2
+
+
+def test_each_input_has_a_folder_of_its_own_by_default(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite('a b.png', np.zeros((48, 64, 3), np.uint8))
+    for given, words, folder in (('a b.png', 'road', 'a_b'), ('.', 'sky', tmp_path.name), ('street:3', 'tree', 'street_3')):
+        assert segment(weights, given, '--vocabulary', words, *(['--frames', 1] if ':' in given else [])) == 0
+        assert (tmp_path / 'out/segment' / folder / 'classes.json').exists()
+
+
+def test_segment_the_smallest_picture(weights, tmp_path):
+    cv2.imwrite(str(tmp_path / 'dot.png'), np.zeros((1, 1, 3), np.uint8))
+    assert segment(weights, tmp_path / 'dot.png', '--vocabulary', 'road', '--out', tmp_path / 'out') == 0
+    assert cv2.imread(str(tmp_path / 'out/mask/dot.png'), cv2.IMREAD_UNCHANGED).shape == (1, 1)
+
+
+def test_a_tilde_is_the_home_folder(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert segment(weights, 'street', '--frames', 1, '--vocabulary', 'road', '--out=~/here') == 0
+    assert (tmp_path / 'here/overlay.mp4').exists() and not (tmp_path / '~').exists()
+
+
+@pytest.mark.parametrize('fps', [0.001, 0.5, 23.976, 29.97, 59.94006, 66.123, 119.8765, 119.877, 239.76, 999.99])
+def test_a_film_of_any_rate_can_be_written(tmp_path, fps):
+    film = open_film(tmp_path / 'film.mp4', fps, (64, 48))
+    film.write(np.zeros((48, 64, 3), np.uint8))
+    film.release()
+    assert cv2.VideoCapture(str(tmp_path / 'film.mp4')).read()[0] and film_rate(fps) == pytest.approx(fps, rel=1e-3, abs=0.01)
+
+
+def test_a_film_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ValueError, match='nowhere.*cannot be written'):
+        open_film(tmp_path / 'nowhere/film.mp4', 25, (64, 48))
+
+
+def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
+    vectors = np.eye(len(PHRASES), 2 * TEXT_DIM, dtype=np.float32)
+    np.savez(tmp_path / 'wide.npz', names=np.array(list(PHRASES)), embeddings=vectors)
+    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'wide.npz')]) == 1
+        said = capsys.readouterr().err
+        assert f'wide.npz holds text embeddings of width {2 * TEXT_DIM}' in said and 'the same text encoder' in said
+
+
+def test_segment_a_stream_that_does_not_tell_its_length(weights, tmp_path):
+    path = tmp_path / 'stream.mjpeg'
+    path.write_bytes(b''.join(cv2.imencode('.jpg', np.full((48, 64, 3), 20 * n, np.uint8))[1].tobytes() for n in range(5)))
+    assert main(['segment', str(path), '--vocabulary', 'road,car', '--weights', weights, '--out', str(tmp_path)]) == 0
+    assert json.loads((tmp_path / 'classes.json').read_text())['frames'] == 5
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['nowhere.png', '--vocabulary', 'road'], 'nowhere.png'),
+    (['street:1', '--vocabulary', 'road'], 'give --frames'),
+    (['street:1', '--vocabulary', 'road,hovercraft'], "'hovercraft'"),
+    (['street:1', '--preset', 'camvit'], "did you mean 'camvid'"),
+    (['street:1', '--vocabulary', 'road', '--threshold', '2'], '0.0 to 1.0'),
+    (['street:1', '--vocabulary', 'road', '--alpha', '2'], 'opacity of 0 to 1'),
+    (['street:1', '--vocabulary', 'road', '--frames', '0'], 'at least 1'),
+    ([' ', '--vocabulary', 'road'], 'INPUT is empty'),
+    (['street:1', '--vocabulary', 'road', '--network-pixels', '-5'], '--network-pixels is -5; give at least 4096'),
+    (['street:1', '--vocabulary', 'road', '--threads', '-1'], '--threads is -1'),
+])
+def test_segment_refuses(weights, tmp_path, arguments, said, capsys):
+    assert main(['segment', *arguments, '--weights', weights, '--out', str(tmp_path / 'out')]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_segment_names_a_picture_that_cannot_be_written(place, weights, tmp_path, capsys):
+    (tmp_path / 'mask/000.png').mkdir(parents=True)
+    assert main(['segment', str(place / 'data/val/images/000.png'), '--vocabulary', 'road', '--weights', weights,
+                 '--out', str(tmp_path)]) == 1
+    assert 'mask/000.png cannot be written' in capsys.readouterr().err
+
+
+def test_segment_names_a_picture_that_cannot_be_decoded(weights, tmp_path, capsys):
+    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
+    assert main(['segment', str(tmp_path), '--vocabulary', 'road', '--weights', weights,
+                 '--out', str(tmp_path / 'out')]) == 1
+    assert 'broken.jpg cannot be decoded' in capsys.readouterr().err
+
+
+def test_segment_runs_where_there_is_no_torch(weights, tmp_path):
+    """A robot has NumPy, ONNX Runtime and OpenCV only."""
+    code = ('import sys\n'
+            'for name in ("torch", "timm", "open_clip"): sys.modules[name] = None\n'
+            'from lgseg_ros.cli.main import main\n'
+            'sys.exit(main(["segment", "street:1", "--frames", "2", "--vocabulary", "road,sky",'
+            f' "--weights", {weights!r}, "--out", {str(tmp_path)!r}]))')
+    answer = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / 'overlay.mp4').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('command', ['train', 'eval', 'export', 'segment'])
+def test_help_teaches_by_examples(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, '--help'])
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and f'  lgseg {command} ' in out
