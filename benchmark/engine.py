@@ -25,7 +25,7 @@ from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame, network_size, to_net
 from lgseg_ros.engines.onnxruntime import session_options
 from lgseg_ros.engines.timing import rows_of, table, time_in_turn
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.sim.street import StreetCamera
+from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.sizes import size
 from lgseg_ros.vocabulary.state import VocabularyState
 

@@ -42,7 +42,7 @@ from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.node.images import image_message
-from lgseg_ros.sim.street import StreetCamera
+from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.srv import SetVocabulary
 
 CAMERAS = {'front': (480, 360), 'left': (320, 240)}   # width, height

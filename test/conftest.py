@@ -66,5 +66,5 @@ def engine(weights):
 @pytest.fixture(scope='session')
 def street():
     """A labelled street picture: BGR uint8 [360, 480, 3] and CamVid ids [360, 480]."""
-    from lgseg_ros.sim.street import StreetCamera
+    from lgseg_ros.demo.street import StreetCamera
     return StreetCamera(width=480, height=360, seed=3).render(40)

@@ -14,7 +14,7 @@ from ros_graph import NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
 from lgseg_ros.demo.run import keep_to_this_host
-from lgseg_ros.sim.street import StreetCamera
+from lgseg_ros.demo.street import StreetCamera
 
 
 def run_demo(*arguments):

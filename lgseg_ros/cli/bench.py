@@ -21,7 +21,7 @@ from ..engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, c
 from ..engines.frames import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
-from ..sim.street import StreetCamera
+from ..demo.street import StreetCamera
 from ..sizes import size
 from ..vocabulary.classes import parse_class
 from ..vocabulary.state import VocabularyState

@@ -81,7 +81,7 @@ def compare(model, weights):
 
     from ..engines.export import Deployed
     from ..engines.onnxruntime import OnnxRuntimeEngine
-    from ..sim.street import StreetCamera
+    from ..demo.street import StreetCamera
     from ..training.evaluate import engine_predictor
     from ..training.predict import torch_predictor
     from ..training.words import Wording

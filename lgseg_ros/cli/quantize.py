@@ -47,7 +47,7 @@ def run(arguments):
         target = int8_path(weights)
         quantizer.save(path, target, {'agreement': f'{agreement:.5f}', 'kept': ','.join(kept),
                                       'calibration': f'{len(frames)} pictures of '
-                                                     f'{Path(arguments.data).name if arguments.data else "lgseg sim"}'})
+                                                     f'{Path(arguments.data).name if arguments.data else "the procedural street"}'})
         count = len(quantizer.convolutions)
     print(f'{target}  {target.stat().st_size / 1e6:.1f} MB, {count - len(kept)} of {count} convolutions in 8 bits')
     print(f'{agreement:.2%} of the pixels of {len(checks)} other pictures get the id that fp32 gives')
@@ -82,12 +82,12 @@ def search(quantizer, goal):
 def read_frames(folder, count):
     """Up to `count` frames, evenly from a data set's train split or a folder; drawn streets where it is None."""
     if folder is None:
-        from ..sim.street import StreetCamera
+        from ..demo.street import StreetCamera
         streets = [StreetCamera(480, 360, seed=seed) for seed in range(8)]
         return [Frame(streets[n % len(streets)].render(9 * n)[0], 'bgr') for n in range(count)]
-    from .segment import find_pictures
+    from ..media.images import find_images
     root = Path(folder)
-    paths = find_pictures(root / 'train' / 'images') or find_pictures(root)
+    paths = find_images(root / 'train' / 'images') or find_images(root)
     if len(paths) < 2:
         raise ValueError(f'{root} has {len(paths)} pictures, in itself or in train/images; give at least 2, better 60')
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]

@@ -26,12 +26,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..drawing import draw_overlay
 from ..engines.factory import add_engine_arguments, create_engine
 from ..engines.frames import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
-from ..film import open_film
-from ..sim.sources import IMAGES, open_source
+from ..media.images import find_images
+from ..media.overlay import draw_overlay
+from ..media.sources import open_source
+from ..media.video_writer import open_video_writer
 from ..vocabulary.classes import split_classes
 from ..vocabulary.state import UNLABELLED, VocabularyState
 from ..vocabulary.text_source import TextSource
@@ -69,7 +70,7 @@ def run(arguments):
     check(arguments)
     weights = load_weights(arguments.weights)
     vocabulary, given = vocabulary_of(arguments, weights), Path(arguments.input).expanduser()
-    out, pictures = out_folder(arguments), find_pictures(given)
+    out, pictures = out_folder(arguments), find_images(given)
     with nullcontext() if pictures else open_source(arguments.input) as source:
         if source and source.endless and arguments.frames is None:
             raise ValueError(f'{arguments.input} has no end; give --frames N')
@@ -151,13 +152,6 @@ class Segmenter:
         return '\n'.join(f'{entry["id"]:>4}  {entry["name"]:<{width}}  {entry["share"]:7.2%}' for entry in entries)
 
 
-def find_pictures(path):
-    """The picture files that `path` stands for: itself, or what lies directly in a folder; none for anything else."""
-    if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
-    return [path] if path.is_file() and path.suffix.lower() in IMAGES else []
-
-
 def out_folder(arguments):
     """The folder to write; by default one of the input's own."""
     if arguments.out:
@@ -223,7 +217,7 @@ def segment_video(segmenter, source, out, limit=None, masks=False):
     """Write overlay.mp4 of an opened source, up to `limit` frames; masks: mask/NUMBER.png too."""
     if masks:
         (out / 'mask').mkdir(exist_ok=True)
-    video = open_film(out / FILM, source.fps, (source.width, source.height))
+    video = open_video_writer(out / FILM, source.fps, (source.width, source.height))
     try:
         # A container's frame count is an estimate: it is for the bar only.
         count = min(filter(None, (source.frame_count, limit)), default=None)

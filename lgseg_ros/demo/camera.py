@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ..node.images import image_message
-from ..sim.sources import open_source
+from ..media.sources import open_source
 from ..sizes import size
 
 

@@ -67,7 +67,7 @@ def stop(process, timeout=5):
 
 def run_demo(arguments):
     """Run with parsed arguments (see cli.demo).  Returns the summary.  Raises DemoError, SourceError."""
-    from ..sim.sources import open_source
+    from ..media.sources import open_source
     if arguments.frames is not None and arguments.frames < 1:
         raise DemoError(f'--frames is {arguments.frames}; give at least 1')
     own_camera = not is_topic(arguments.source)

@@ -7,7 +7,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
 from vision_msgs.msg import LabelInfo, VisionClass
 
-from ..drawing import draw_overlay
+from ..media.overlay import draw_overlay
 from .encodings import png_message, run_length_message
 from .images import frame_as_bgr, image_message
 

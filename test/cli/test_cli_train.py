@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lgseg_ros.cli.main import main
+from lgseg_ros.demo.street import CLASS_NAMES
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.film import film_rate, open_film
-from lgseg_ros.sim.labels import NAMES
+from lgseg_ros.media.video_writer import open_video_writer, representable_fps
 from lgseg_ros.training.checkpoint import load_checkpoint
 from lgseg_ros.training.runs import read_log
 from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
@@ -71,7 +71,7 @@ def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert 'validation after epoch 2' in out and 'epoch 2 of 2' in out
-    assert all(name in out for name in (*NAMES, 'mIoU', 'boundary F1'))
+    assert all(name in out for name in (*CLASS_NAMES, 'mIoU', 'boundary F1'))
 
 
 def test_a_run_goes_on_with_the_bank_that_it_began_with(place, tmp_path, capsys):
@@ -106,7 +106,7 @@ def test_train_options_reach_the_recipe(place, tmp_path):
             'learning_rate': 0.005, 'word_augmentation': False, 'evaluate_every': 9}.items() <= state['config'].items()
     assert [len(names) for names in state['classes']] == [9, 9]
     measured = read_log(tmp_path / 'run')[-1]['validation']['iou']
-    assert set(measured) == set(NAMES), 'all classes, the unseen too'
+    assert set(measured) == set(CLASS_NAMES), 'all classes, the unseen too'
 
 
 def test_train_goes_on_from_weights(place, weights, tmp_path):
@@ -382,15 +382,15 @@ def test_a_tilde_is_the_home_folder(weights, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('fps', [0.001, 0.5, 23.976, 29.97, 59.94006, 66.123, 119.8765, 119.877, 239.76, 999.99])
 def test_a_film_of_any_rate_can_be_written(tmp_path, fps):
-    film = open_film(tmp_path / 'film.mp4', fps, (64, 48))
+    film = open_video_writer(tmp_path / 'film.mp4', fps, (64, 48))
     film.write(np.zeros((48, 64, 3), np.uint8))
     film.release()
-    assert cv2.VideoCapture(str(tmp_path / 'film.mp4')).read()[0] and film_rate(fps) == pytest.approx(fps, rel=1e-3, abs=0.01)
+    assert cv2.VideoCapture(str(tmp_path / 'film.mp4')).read()[0] and representable_fps(fps) == pytest.approx(fps, rel=1e-3, abs=0.01)
 
 
 def test_a_film_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ValueError, match='nowhere.*cannot be written'):
-        open_film(tmp_path / 'nowhere/film.mp4', 25, (64, 48))
+        open_video_writer(tmp_path / 'nowhere/film.mp4', 25, (64, 48))
 
 
 def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):

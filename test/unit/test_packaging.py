@@ -82,9 +82,9 @@ def test_no_package_is_pinned_in_two_files():
 
 
 def test_the_demo_names_the_photograph_that_setup_installs():
-    from lgseg_ros.sim.photograph import INSTALL
+    from lgseg_ros.media.images import INSTALL_PHOTOGRAPH
 
-    assert INSTALL.split()[-1] in (ROOT / 'requirements/demo.txt').read_text().split()
+    assert INSTALL_PHOTOGRAPH.split()[-1] in (ROOT / 'requirements/demo.txt').read_text().split()
 
 
 def test_no_name_is_undefined_or_unused():

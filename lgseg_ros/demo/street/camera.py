@@ -4,10 +4,10 @@ from math import sin
 
 import numpy as np
 
-from .canvas import Canvas, View
+from .drawing import Canvas, View
 from .ground import Ground
 from .labels import SKY
-from .layout import Street, chance
+from .scene import Street, chance
 from .lens import Lens
 from .light import light_of
 from .painter import Painter

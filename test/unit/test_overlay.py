@@ -1,18 +1,18 @@
-"""The overlay that people look at."""
+"""The overlay: colours, opacity, legend."""
 
 import numpy as np
 import pytest
 
-from lgseg_ros.drawing import KNOWN, colour_of, draw_overlay
+from lgseg_ros.media.overlay import KNOWN_COLOURS, colour_of, draw_overlay
 
 FRAME = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
 IDS = np.full((96, 128), 255, np.uint8)
 IDS[:, 40:80], IDS[:, 80:] = 3, 7
-WORDS = ['road', 'forklift'], [3, 7]
+VOCABULARY = ['road', 'forklift'], [3, 7]
 
 
-def drawn(alpha, ids=IDS, words=WORDS, legend=False):
-    return draw_overlay(FRAME, ids, *words, alpha, legend)
+def drawn(alpha, ids=IDS, vocabulary=VOCABULARY, legend=False):
+    return draw_overlay(FRAME, ids, *vocabulary, alpha, legend)
 
 
 def test_opacity():
@@ -24,18 +24,18 @@ def test_opacity():
 
 
 @pytest.mark.parametrize('alpha', [0.3, 1.0])
-def test_what_is_not_labelled_keeps_the_pictures_colour(alpha):
+def test_unlabelled_pixels_keep_the_colour_of_the_image(alpha):
     assert np.array_equal(drawn(alpha)[:, :40], FRAME[:, :40])
 
 
-def test_a_smaller_mask_is_enlarged():
+def test_a_smaller_mask_is_upsampled():
     assert np.array_equal(drawn(1.0, IDS[::4, ::4]), drawn(1.0))
 
 
 def test_a_colour_belongs_to_the_name_and_not_to_the_id():
     swapped = np.choose((IDS == 3) + 2 * (IDS == 7), (IDS, 7, 3)).astype(np.uint8)
     assert np.array_equal(drawn(1.0), drawn(1.0, swapped, (['road', 'forklift'], [7, 3])))
-    assert colour_of('road') == KNOWN['road'][::-1] and colour_of('Road') == colour_of('road')
+    assert colour_of('road') == KNOWN_COLOURS['road'][::-1] and colour_of('Road') == colour_of('road')
     assert len({colour_of(f'thing {i}') for i in range(50)}) > 45
 
 
@@ -49,5 +49,5 @@ def test_the_legend_names_what_is_in_view():
     assert (key == colour_of('forklift')).all(axis=1).any()
 
 
-def test_a_name_that_the_font_has_not_is_no_error():
-    assert drawn(0.5, words=(['Straße', '道路'], [3, 7]), legend=True).shape == FRAME.shape
+def test_a_name_outside_the_font_is_drawn():
+    assert drawn(0.5, vocabulary=(['Straße', '道路'], [3, 7]), legend=True).shape == FRAME.shape

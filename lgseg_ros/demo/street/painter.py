@@ -4,10 +4,10 @@ from math import sin
 
 import numpy as np
 
-from . import facades
+from . import textures as facades
 from .ground import CROSSING, CROSSING_AT, TILE
 from .labels import BICYCLIST, BUILDING, FENCE, PEDESTRIAN, POLE, SIGN, TREE, VOID
-from .layout import chance
+from .scene import chance
 
 SIGHT = 150.0
 """How far single things are drawn, metres."""

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .layout import chance
+from .scene import chance
 
 
 class Lens:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from . import cars, facades, furniture, people, plants
+from . import cars, furniture, people, plants
+from . import textures as facades
 from .light import lit_texture
 from .texture import Texture
 

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from .canvas import Canvas, View
+from .drawing import Canvas, View
 from .labels import BUILDING, TREE
-from .layout import chance
+from .scene import chance
 
 DISTANCE = 160.0
 """How far away the skyline stands, metres. So far off it hardly moves, so one picture of it does for all frames."""
