@@ -23,7 +23,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.demo.run import keep_to_this_host, start, stop
 from lgseg_ros.engines.cpu import machine
-from lgseg_ros.paths import find_share
+from lgseg_ros.utils.paths import find_share
 
 SIZES = ('640x480', '1280x720', '1920x1080')
 VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')

@@ -36,7 +36,7 @@ from ..media.video_writer import open_video_writer
 from ..vocabulary.classes import split_classes
 from ..vocabulary.state import UNLABELLED, VocabularyState
 from ..vocabulary.text_source import TextSource
-from ..whole_file import whole_file
+from ..utils.atomic_write import atomic_write
 from .figures import write_json
 
 FILM, CLASSES = 'overlay.mp4', 'classes.json'
@@ -140,7 +140,7 @@ class Segmenter:
 
     def write_classes(self, out):
         """OUT/classes.json, so far."""
-        with whole_file(out / CLASSES) as partial:
+        with atomic_write(out / CLASSES) as partial:
             write_json(partial, self.summary())
 
     def table(self):

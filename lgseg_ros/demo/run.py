@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..python_process import python_module
+from ..utils.subprocesses import python_module
 from ..transport import profile_variables
 from ..vocabulary.classes import split_classes
 

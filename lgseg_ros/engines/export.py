@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..model.labels import label_image
-from ..whole_file import whole_file
+from ..utils.atomic_write import atomic_write
 
 INPUTS = ('frames', 'rows', 'row_ids', 'threshold')
 OUTPUTS = ('ids', 'confidence')
@@ -46,7 +46,7 @@ def export_onnx(model, path, every_cell=False, size=(360, 480), metadata=None):
     deployed = Deployed(model.float().cpu(), every_cell).eval()
     example = (torch.zeros(1, *size, 3, dtype=torch.uint8), torch.randn(5, model.config.row_dim),
                torch.arange(5), torch.tensor(0.0))
-    with whole_file(path) as partial, warnings.catch_warnings():
+    with atomic_write(path) as partial, warnings.catch_warnings():
         # The tracer warns of every shape it reads; they stay dynamic, as the tests check.
         warnings.simplefilter('ignore')
         torch.onnx.export(deployed, example, str(partial), input_names=INPUTS, output_names=OUTPUTS,

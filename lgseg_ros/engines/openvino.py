@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from ..vocabulary.cache import cache_folder
+from ..utils.paths import cache_folder
 from .cpu import has_half, has_int8_dot, usable_cores
 from .frames import DEFAULT_PIXELS, Frame, network_size, to_network, to_output
 from .gpu import has_gpu_device

@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from ..vocabulary.classes import MAX_ROWS, parse_class
 from ..vocabulary.state import Vocabulary, VocabularyState
-from ..whole_file import whole_file
+from ..utils.atomic_write import atomic_write
 from .cpu import usable_cores
 from .frames import network_size, to_network
 from .onnxruntime import OnnxRuntimeEngine, session_options
@@ -89,7 +89,7 @@ class Quantizer:
         graph = onnx.load(path)
         facts = {**facts, 'weights_sha256': self.weights.sha256, 'precision': 'int8'}
         onnx.helper.set_model_props(graph, {key: str(value) for key, value in facts.items()})
-        with whole_file(target) as partial:
+        with atomic_write(target) as partial:
             onnx.save(graph, partial)
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..paths import find_share
+from ..utils.paths import find_share
 from .engine_cache import Identity, engine_folder, why_not
 from .frames import DEFAULT_PIXELS, SMALLEST, Frame, network_size, to_network, to_output
 from .gpu import EngineError, has_gpu_device

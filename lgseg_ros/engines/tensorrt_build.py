@@ -111,9 +111,9 @@ def build_engine(network, profile, timing_path, progress=None):
 
 def _keep_timings(timings, path):
     """Measured kernels make the next build of a similar network several times faster; to lose them is no fault."""
-    from ..whole_file import whole_file
+    from ..utils.atomic_write import atomic_write
     try:
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(bytes(timings.serialize()))
     except OSError:
         pass

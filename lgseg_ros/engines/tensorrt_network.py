@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..whole_file import whole_file
+from ..utils.atomic_write import atomic_write
 from .gpu import EngineError
 
 # Of the file; counted up when what is written below, or what the network computes of the same weights, changes.
@@ -46,7 +46,7 @@ def make_network(weights, precision, folder):
                           'it where training works: lgseg build-engine --network-only, and copy it beside the '
                           'weights') from error
     path = Path(folder) / network_name(weights, precision)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         export_onnx(load_segmenter(weights), partial, every_cell=True)
         model = bytes_at_the_border(onnx.load(partial))
         onnx.save(half_precision(model) if precision == 'fp16' else model, partial)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..paths import find_share
+from ..utils.paths import find_share
 from ..vocabulary.bank import TextBank
 from ..vocabulary.classes import ClassSpec, parse_class
 

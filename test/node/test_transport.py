@@ -6,7 +6,7 @@ import psutil
 import pytest
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from lgseg_ros.paths import find_share
+from lgseg_ros.utils.paths import find_share
 from ros_graph import NodeProcess, wait_until
 
 LOOPBACK = {'127.0.0.1', '239.255.0.1'}   # and discovery's multicast group

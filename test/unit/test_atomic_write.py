@@ -1,24 +1,24 @@
-"""A file is there whole or not at all."""
+"""An atomically written file exists completely or not at all."""
 
 import pytest
 
-from lgseg_ros.whole_file import whole_file
+from lgseg_ros.utils.atomic_write import atomic_write
 
 
-def test_it_takes_the_place_of_the_old_one_at_the_end(tmp_path):
-    path = tmp_path / 'new' / 'folder' / 'rows.bin'
+def test_the_new_file_replaces_the_old_one_at_the_end(tmp_path):
+    path = tmp_path / 'new' / 'folder' / 'data.bin'
     for text in ('first', 'second'):
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text)
             assert not path.exists() or path.read_text() == 'first'
         assert path.read_text() == text
-    assert [entry.name for entry in path.parent.iterdir()] == ['rows.bin']
+    assert [entry.name for entry in path.parent.iterdir()] == ['data.bin']
 
 
-def test_an_error_leaves_the_old_one_and_nothing_else(tmp_path):
-    path = tmp_path / 'rows.bin'
+def test_an_error_keeps_the_old_file_and_removes_the_temporary_one(tmp_path):
+    path = tmp_path / 'data.bin'
     path.write_text('old')
-    with pytest.raises(OSError, match='disk'), whole_file(path) as partial:
+    with pytest.raises(OSError, match='disk'), atomic_write(path) as partial:
         partial.write_text('half of the n')
         raise OSError('no space left on the disk')
     assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]

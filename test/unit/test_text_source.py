@@ -36,7 +36,7 @@ def test_a_user_without_a_home_has_no_cache_and_no_failure():
     """A container's user of a number alone; whom such a folder belongs to nobody knows, so it is not in /tmp."""
     if os.getuid():
         pytest.skip('only root can become another user')
-    code = ('import os; from lgseg_ros.vocabulary.cache import cache_folder; from lgseg_ros.vocabulary import encoder; '
+    code = ('import os; from lgseg_ros.utils.paths import cache_folder; from lgseg_ros.vocabulary import encoder; '
             'os.setuid(54321); assert not encoder._caches_hold_weights("ViT-B-16"); print(cache_folder())')
     place = {name: value for name, value in os.environ.items() if name not in ('HOME', 'LGSEG_CACHE', 'XDG_CACHE_HOME')}
     done = subprocess.run([sys.executable, '-c', code], env=place, capture_output=True, text=True)
