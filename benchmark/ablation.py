@@ -35,7 +35,7 @@ from lgseg_ros.training.dataset import load_dataset, read_description
 from lgseg_ros.training.parallel import own_device
 from lgseg_ros.training.runs import load_run, read_log, versions
 from lgseg_ros.training.words import WordSampler
-from lgseg_ros.vocabulary.bank import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 from lgseg_ros.vocabulary.classes import parse_classes
 
 from head_cost import count_gmacs, count_parameters, time_heads

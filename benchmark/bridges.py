@@ -18,7 +18,7 @@ from lgseg_ros.training.dataset import load_dataset
 from lgseg_ros.training.evaluate import evaluate
 from lgseg_ros.training.predict import torch_predictor
 from lgseg_ros.training.words import WordSampler
-from lgseg_ros.vocabulary.bank import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 
 
 def zero(*layers):

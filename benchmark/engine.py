@@ -27,7 +27,7 @@ from lgseg_ros.engines.timing import rows_of, table, time_in_turn
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.sizes import size
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 CLASSES_OF_OTHERS = 19
 REFERENCE = 'onnxruntime fp32'

@@ -29,7 +29,7 @@ from lgseg_ros.engines.tensorrt import TensorRTEngine, identify
 from lgseg_ros.engines.torch import TorchEngine
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, check_onnx, load_weights
 from lgseg_ros.demo.street import StreetCamera
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 SIZES = '480x360', '1024x512', '2048x1024'
 BATCHES = 1, 4

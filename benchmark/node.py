@@ -33,7 +33,7 @@ from lgseg_ros.engines.factory import close_engine, create_engine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
 from lgseg_ros.demo.street import StreetCamera
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 SIZES = ('640x480', '1280x720', '1920x1080')
 # The node's parameters that its engine depends on, and their defaults.

@@ -27,7 +27,7 @@ from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.media.images import find_images
 from lgseg_ros.model.weights_file import load_segmenter
 from lgseg_ros.training.predict import torch_predictor
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 # With the words of the training; between 100 words, many for the same thing, fp32 itself hardly decides.
 GOALS = {'fp32': 99.5, 'fp16': 98.5, 'int8': 98.5}

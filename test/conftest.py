@@ -45,7 +45,7 @@ def shared():
 @pytest.fixture(scope='session')
 def clip_text_embeddings(shared):
     """350 real CLIP text embeddings."""
-    from lgseg_ros.vocabulary.bank import load_npz_bank
+    from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
     return load_npz_bank(shared / 'text' / 'clip_vit_b16_bank.npz')
 
 

@@ -10,7 +10,7 @@ import pytest
 from lgseg_ros.engines.frames import SMALLEST, STEP, Frame, network_size, to_network
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.model.segmenter import Segmenter
 from lgseg_ros.model.weights_file import load_segmenter, save_weights
-from lgseg_ros.vocabulary.bank import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 from small_network import SMALL_NETWORK, randomize_zero_init
 from street_dataset import PHRASES, TEXT_DIM, write_text_embeddings
 

@@ -16,7 +16,7 @@ from lgseg_ros.node.camera import Camera
 from lgseg_ros.node.images import image_message
 from lgseg_ros.node.settings import Settings
 from lgseg_ros.node.worker import Worker, picture_size
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 BATCHES = 'Frames of several cameras in one run (in the test\'s own process: real worker, real engine, real topics)'
 NAMES = ('a', 'b', 'c', 'd')

@@ -34,6 +34,9 @@ class FailingSource:
             raise self.error
         return self.source.rows(phrases)
 
+    def new_phrases(self, phrases):
+        return self.source.new_phrases(phrases)
+
 
 @pytest.fixture(scope='module')
 def here():

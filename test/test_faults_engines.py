@@ -14,7 +14,7 @@ from lgseg_ros.engines.engine_cache import load_or_build
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.gpu import EngineError
 from lgseg_ros.engines.tensorrt import TensorRTEngine
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 CHOICE = 'The choice of the engine'
 BUILT = 'Built engines (in the test\'s own process, with a small build function)'

@@ -19,7 +19,7 @@ from lgseg_ros.node.camera import Camera
 from lgseg_ros.node.segment_node import SegmentNode
 from lgseg_ros.node.settings import Settings
 from lgseg_ros.node.worker import Worker
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 ENGINE = 'The engine (in the test\'s own process: real worker, real engine, real topics)'
 

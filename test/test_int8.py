@@ -15,7 +15,7 @@ from lgseg_ros.engines.frames import Frame
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 needs_dot = pytest.mark.skipif(not cpu.has_int8_dot(), reason='this CPU has no 8-bit dot products')
 

@@ -14,7 +14,7 @@ from lgseg_ros.engines.frames import DEFAULT_PIXELS, SMALLEST, STEP, network_siz
 from lgseg_ros.engines.gpu import EngineError, has_gpu_device
 from lgseg_ros.engines.tensorrt import TensorRTEngine, build_command, clamp
 from lgseg_ros.engines.tensorrt_build import WIDEST, Shapes, profile_shapes
-from lgseg_ros.vocabulary.classes import MAX_ROWS
+from lgseg_ros.vocabulary.classes import MAX_PHRASES
 
 NO_GPU = pytest.mark.skipif(TensorRTEngine.unavailable() is None, reason='TensorRT works here')
 
@@ -44,8 +44,8 @@ def test_an_engine_for_unusual_pictures_takes_them_too(weights):
 def test_rows_from_one_to_all(weights):
     profile = profile_shapes(DEFAULT_PIXELS, Shapes(), weights)
     dim = weights.bank.vectors.shape[1]
-    assert profile['rows'][0] == (1, dim) and profile['rows'][2] == (MAX_ROWS, dim)
-    assert profile['row_ids'][2] == (MAX_ROWS,)
+    assert profile['rows'][0] == (1, dim) and profile['rows'][2] == (MAX_PHRASES, dim)
+    assert profile['row_ids'][2] == (MAX_PHRASES,)
 
 
 @NO_GPU

@@ -24,7 +24,7 @@ from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..demo.street import StreetCamera
 from ..sizes import size
 from ..vocabulary.classes import parse_class
-from ..vocabulary.state import VocabularyState
+from ..vocabulary.vocabulary import VocabularyState
 from .figures import add_json, write_json
 
 FRAMES = 4   # different pictures, in turn

@@ -22,9 +22,17 @@ from pathlib import Path
 from ..engines.weights import DEFAULT_WEIGHTS, load_weights
 from ..vocabulary.classes import VocabularyError, parse_class
 from ..vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
-from ..vocabulary.encoder import ENSEMBLE, add_model_config, checkpoint_of_user, file_tag, find_checkpoint, load_encoder, quick_twin
+from ..vocabulary.encoder import ENSEMBLE, load_encoder
+from ..vocabulary.clip_checkpoint import (
+    add_model_config,
+    checkpoint_tag,
+    find_checkpoint,
+    quickgelu_variant,
+    user_checkpoint,
+)
+from ..vocabulary.compatibility import check_bank, space_of_weights
 from ..vocabulary.text_source import TextSource, load_matching_encoder
-from ..vocabulary.text_space import TextSpace, check_bank, check_template, space_of_weights
+from ..vocabulary.text_space import TextSpace, check_template
 
 MOST_PHRASES = 10_000   # what the cache holds
 
@@ -95,7 +103,7 @@ def open_encoder(arguments):
     if not wanted.same_vectors(space):   # said before anything large is downloaded
         raise VocabularyError(f'the weights were trained with the text encoder {space}, and {wanted} makes other '
                               'vectors; leave out --model and --pretrained')
-    found = find_checkpoint(space.model, space.pretrained, file or checkpoint_of_user(), download=True)
+    found = find_checkpoint(space.model, space.pretrained, file or user_checkpoint(), download=True)
     return load_matching_encoder(weights, space, *found), space, weights
 
 
@@ -105,10 +113,10 @@ def open_any_encoder(arguments, model, file):
         raise ValueError(f'a bank of {model} to train with needs --pretrained, a tag of open_clip or a checkpoint file, '
                          'and one --template at most, which the weights will then be known by')
     checkpoint, quick_gelu = find_checkpoint(model, arguments.pretrained, file, download=True)
-    if file and (other := quick_twin(model)):
+    if file and (other := quickgelu_variant(model)):
         print(f'lgseg embed: {file} is taken for weights of {model}, with the usual GELU; if they were trained with the quick '
               f'one, as those of OpenAI, DFN and MetaCLIP were, give --model {other}', file=sys.stderr)
-    return load_encoder(model, checkpoint, quick_gelu), TextSpace(model, file_tag(file) if file else arguments.pretrained)
+    return load_encoder(model, checkpoint, quick_gelu), TextSpace(model, checkpoint_tag(file) if file else arguments.pretrained)
 
 
 def read_phrases(texts, source):
@@ -166,7 +174,7 @@ def list_words(arguments):
     weights = load_weights(arguments.weights or DEFAULT_WEIGHTS)
     source = TextSource(weights)
     cached = source.cache.templates if source.cache else {}
-    reason = source.encoder_state()
+    reason = source.encoder_unavailable()
     if arguments.json:
         print(json.dumps({
             'weights': weights.path.stem, 'words': sorted(weights.bank.names),

@@ -123,7 +123,7 @@ def _torch_run(arguments):
 
     from ..engines.frames import ALL_PIXELS
     from ..training.runs import load_run, read_bank
-    from ..vocabulary.bank import TextBank
+    from ..vocabulary.text_embeddings import TextBank
     trained = load_run(arguments.run)
     pixels = arguments.network_pixels or trained.config.get('network_pixels', 0)
     bank = read_bank(trained, arguments.bank)

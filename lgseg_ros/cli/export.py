@@ -99,7 +99,7 @@ def _weights_of_run(arguments):
     """Write the .safetensors and the card; returns the path of the former."""
     from ..model.weights_file import save_weights
     from ..training.runs import load_run, read_bank
-    from ..vocabulary.bank import TextBank
+    from ..vocabulary.text_embeddings import TextBank
     trained = load_run(arguments.run)
     head = trained.config.get('head', 'ours')
     if head != 'ours':

@@ -34,7 +34,8 @@ from ..media.overlay import draw_overlay
 from ..media.sources import open_source
 from ..media.video_writer import open_video_writer
 from ..vocabulary.classes import split_classes
-from ..vocabulary.state import UNLABELLED, VocabularyState
+from ..vocabulary.ids import UNLABELLED
+from ..vocabulary.vocabulary import VocabularyState
 from ..vocabulary.text_source import TextSource
 from ..utils.atomic_write import atomic_write
 from .figures import write_json
@@ -109,8 +110,8 @@ def vocabulary_of(arguments, weights):
     preset = arguments.preset if arguments.vocabulary or arguments.preset else 'camvid'
     classes = split_classes(arguments.vocabulary)
     vocabulary = VocabularyState(TextSource(weights)).replace(classes, preset, arguments.threshold)
-    if vocabulary.remark:
-        print(f'lgseg segment: {vocabulary.remark}', file=sys.stderr)
+    if vocabulary.warning:
+        print(f'lgseg segment: {vocabulary.warning}', file=sys.stderr)
     return vocabulary
 
 

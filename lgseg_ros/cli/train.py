@@ -137,7 +137,7 @@ def make_trainer(arguments, device):
     from ..engines.frames import ALL_PIXELS
     from ..training.dataset import MEMORY, hide_classes, load_dataset
     from ..training.train import Trainer
-    from ..vocabulary.bank import TextBank
+    from ..vocabulary.text_embeddings import TextBank
     from ..vocabulary.embedding_file import read_embeddings
     embeddings = read_embeddings(arguments.bank)
     bank = TextBank(embeddings.names, embeddings.vectors)
@@ -176,7 +176,7 @@ def _start(arguments, bank):
     from ..engines.weights import load_weights
     from ..model.segmenter import with_upsampling
     from ..model.weights_file import load_segmenter
-    from ..vocabulary.text_space import check_bank
+    from ..vocabulary.compatibility import check_bank
     weights = load_weights(arguments.init)
     check_bank(weights, bank, arguments.bank)
     model = load_segmenter(weights)

@@ -20,11 +20,11 @@ print(f'{len(weights.bank)} phrases')
 FIND_ENCODER = '''
 import sys
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.vocabulary.encoder import EncoderUnavailable, checkpoint_of_user, find_checkpoint
+from lgseg_ros.vocabulary.clip_checkpoint import EncoderUnavailable, find_checkpoint, user_checkpoint
 from lgseg_ros.vocabulary.text_space import read_space
 space = read_space(load_weights(sys.argv[1]).card['text_encoder'])
 try:
-    print(f'{space} from {find_checkpoint(space.model, space.pretrained, checkpoint_of_user())[0]}')
+    print(f'{space} from {find_checkpoint(space.model, space.pretrained, user_checkpoint())[0]}')
 except EncoderUnavailable as error:
     sys.exit(str(error))
 '''

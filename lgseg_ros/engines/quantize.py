@@ -18,8 +18,8 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from ..vocabulary.classes import MAX_ROWS, parse_class
-from ..vocabulary.state import Vocabulary, VocabularyState
+from ..vocabulary.classes import MAX_PHRASES, parse_class
+from ..vocabulary.vocabulary import Vocabulary, VocabularyState
 from ..utils.atomic_write import atomic_write
 from .cpu import usable_cores
 from .frames import network_size, to_network
@@ -132,7 +132,7 @@ def trained_words(weights):
     the bank."""
     texts = weights.classes or weights.bank.names[:11]
     rows = accumulate(len(parse_class(text).phrases) for text in texts)
-    return VocabularyState(weights.bank).replace([text for text, count in zip(texts, rows) if count <= MAX_ROWS])
+    return VocabularyState(weights.bank).replace([text for text, count in zip(texts, rows) if count <= MAX_PHRASES])
 
 
 @contextmanager

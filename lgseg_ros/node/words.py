@@ -6,9 +6,9 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
-from ..vocabulary.classes import VocabularyError
-from ..vocabulary.state import VocabularyState, choose_classes
-from ..vocabulary.text_source import EncoderNeeded, TextSource
+from ..vocabulary.classes import VocabularyError, phrases_of
+from ..vocabulary.vocabulary import VocabularyState, choose_classes
+from ..vocabulary.text_source import TextSource
 from .background import Background
 
 PARAMETERS = ('vocabulary', 'preset', 'threshold')   # the settings that are words
@@ -44,7 +44,7 @@ class Words:
 
     def load(self, weights, settings):
         """Begin with the words of the settings.  Raises VocabularyError."""
-        self._source = TextSource(weights, warn=self._node.get_logger().warning, at_once=False)
+        self._source = TextSource(weights, warn=self._node.get_logger().warning)
         self.vocabulary = VocabularyState(self._source, self._ids, self._version)
         self.replace(settings)
 
@@ -52,13 +52,13 @@ class Words:
         """Put the words of the settings in force, for whoever cannot let others go on meanwhile: rclpy answers
         parameters and transitions in place.  Returns the new `Vocabulary`; raises VocabularyError, changing nothing.
         """
-        vocabulary = self._encoding_first(self.vocabulary.replace, settings)
+        vocabulary = self.vocabulary.replace(*words_of(settings))
         self._remark(vocabulary)
         return vocabulary
 
     def _remark(self, vocabulary):
         """Log what whoever chose these words should know; returns it, or ''."""
-        remark = vocabulary.remark
+        remark = vocabulary.warning
         if remark:
             self._node.get_logger().warning(remark)
         return remark
@@ -67,16 +67,9 @@ class Words:
         """Raise VocabularyError if `replace` would; before `load`, where it is not known which phrases will do, only
         for what is no vocabulary."""
         if self.vocabulary:
-            self._encoding_first(self.vocabulary.prepare, settings)
+            self.vocabulary.prepare(*words_of(settings))
         else:
             choose_classes(*words_of(settings)[:2])
-
-    def _encoding_first(self, action, settings):
-        try:
-            return action(*words_of(settings))
-        except EncoderNeeded as needed:
-            self._source.learn(needed.phrases)
-            return action(*words_of(settings))
 
     def offer(self):
         """Offer the services."""
@@ -127,11 +120,10 @@ class Words:
     async def _learn_and_replace(self, *wanted):
         if self.vocabulary is None:   # a request that waited in the queue while the node was cleaned up
             raise VocabularyError('the node is not configured; ask again once it is')
-        try:
-            return self.vocabulary.replace(*wanted)   # at once, where the encoder is not needed
-        except EncoderNeeded as needed:
-            await self._background.run(self._node.executor, self._source.learn, needed.phrases)
-            return self.vocabulary.replace(*wanted)
+        new = self._source.new_phrases(phrases_of(self.vocabulary.validate(*wanted)))
+        if new:   # the encoder takes seconds: other callbacks go on meanwhile
+            await self._background.run(self._node.executor, self._source.embed, new)
+        return self.vocabulary.replace(*wanted)
 
     def _get(self, request, response):
         vocabulary = self.vocabulary.current

@@ -16,7 +16,7 @@ import yaml
 from tqdm import tqdm
 
 from ..engines.frames import ALL_PIXELS, Frame, network_size, to_network
-from ..vocabulary.classes import parse_classes, shared_phrase
+from ..vocabulary.classes import parse_classes, shared_phrase_warning
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 VOID = 255
@@ -143,7 +143,7 @@ def read_description(root):
         if not all(0 <= i <= 255 and i != ignore for i in ids) or not 0 <= ignore <= 255:
             raise ValueError(f'label ids must be 0 to 255 and differ from ignore ({ignore})')
         specs = parse_classes(str(c) for c in text['classes'].values())
-        if shared := shared_phrase(specs):
+        if shared := shared_phrase_warning(specs):
             raise ValueError(shared)
         if len(specs) > UNLISTED:
             raise ValueError(f'{len(specs)} classes are listed, the limit is {UNLISTED}')

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..engines.frames import Frame
-from ..vocabulary.state import Vocabulary
+from ..vocabulary.vocabulary import Vocabulary
 from .metrics import Metrics
 
 

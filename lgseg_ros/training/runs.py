@@ -13,7 +13,7 @@ import torch
 from ..model.baselines import create_model
 from ..model.segmenter import SegmenterConfig
 from ..vocabulary.embedding_file import read_embeddings
-from ..vocabulary.text_space import AGREEMENT
+from ..vocabulary.compatibility import MIN_COSINE
 from .checkpoint import CheckpointError, load_checkpoint
 
 PACKAGES = ('torch', 'timm', 'numpy', 'opencv-python-headless')
@@ -75,7 +75,7 @@ def check_same_space(bank, other, file, used):
     shared = [i for i, name in enumerate(bank.names) if name in theirs]
     cosine = float(np.median([bank.vectors[i] @ theirs[bank.names[i]] for i in shared])) if shared else 1.0
     named = bank.space is None or other.space is None or bank.space.same_vectors(other.space)
-    if not named or cosine < AGREEMENT:
+    if not named or cosine < MIN_COSINE:
         raise ValueError(f'{file} is of another text encoder than {used}, which the run was trained with (median cosine '
                          f'{cosine:.3f} over {len(shared)} names of both); give a bank of the same encoder and template')
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..vocabulary.classes import MAX_ROWS, VocabularyError, normalise
+from ..vocabulary.classes import MAX_PHRASES, VocabularyError, normalise
 
 SYNONYMS = Path(__file__).parents[1] / 'vocabulary' / 'synonyms.yaml'
 
@@ -124,9 +124,9 @@ def evaluation_wording(sampler, renames=(), distractors=0, seed=0):
         if spec.name not in lists:
             raise VocabularyError(f'cannot rename {spec.name!r}: the data set has {", ".join(lists)}')
         lists[spec.name] = spec.phrases
-    room = min(len(sampler.absent), MAX_ROWS - sum(map(len, lists.values())))
+    room = min(len(sampler.absent), MAX_PHRASES - sum(map(len, lists.values())))
     if not 0 <= distractors <= room:
         raise VocabularyError(f'{distractors} absent names were asked for; give 0 to {room} '
-                              f'(the bank knows {len(sampler.absent)}, and there are at most {MAX_ROWS} rows in all)')
+                              f'(the bank knows {len(sampler.absent)}, and there are at most {MAX_PHRASES} rows in all)')
     chosen = sampler.draw_absent(np.random.default_rng(seed), distractors)
     return sampler.wording(list(lists.values()), chosen)

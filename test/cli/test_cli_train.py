@@ -16,7 +16,8 @@ from lgseg_ros.media.video_writer import open_video_writer, representable_fps
 from lgseg_ros.training.checkpoint import load_checkpoint
 from lgseg_ros.training.runs import read_log
 from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
-from lgseg_ros.vocabulary.text_space import TextSpace, space_of_weights
+from lgseg_ros.vocabulary.text_space import TextSpace
+from lgseg_ros.vocabulary.compatibility import space_of_weights
 from small_network import SMALL_NETWORK
 from street_dataset import PHRASES, TEXT_DIM, write_dataset, write_text_embeddings
 
@@ -138,7 +139,7 @@ def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
 
 @pytest.mark.parametrize('changes, said', [
     ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
-    ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a text bank'),
+    ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a file of text embeddings'),
     ({'crop': '90x128'}, 'multiples of 32'),
     ({'backbone': 'resnet81'}, "'resnet81' is not a timm model"),
     ({'unseen': 'ship'}, 'has no class ship'),

@@ -9,7 +9,7 @@ import pytest
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
-from lgseg_ros.vocabulary.encoder import quick_twin
+from lgseg_ros.vocabulary.clip_checkpoint import quickgelu_variant
 from lgseg_ros.vocabulary.text_source import TextSource
 from lgseg_ros.vocabulary.text_space import TextSpace
 from tiny_clip import CLASS_NAMES, WITHOUT_CLIP, run_python
@@ -87,7 +87,7 @@ def test_list_tells_where_words_come_from(embed, tiny_clip_weights, capsys, monk
     (('forklift', '--template', 'a photo'), 'needs {} once'),
     (('a=|b',), 'empty name or phrase'),
     (('--from', 'no-such-file'), 'no-such-file'),
-    (('--import', 'no-such-file.npz'), 'is not a text bank'),
+    (('--import', 'no-such-file.npz'), 'is not a file of text embeddings'),
     (('forklift', '--out', '/dev/null/x.npz'), '/dev/null'),
 ])
 def test_what_cannot_be_done_says_why(embed, tiny_clip_weights, capsys, arguments, reason):
@@ -137,7 +137,7 @@ def test_a_bank_to_train_with_names_its_encoder_and_sentence(tiny_clip_folder, t
 
 
 def test_a_checkpoint_file_that_may_need_another_activation_is_told(tiny_clip_folder):
-    assert quick_twin('ViT-B-16') == 'ViT-B-16-quickgelu' and quick_twin('ViT-B-16-SigLIP') is None
+    assert quickgelu_variant('ViT-B-16') == 'ViT-B-16-quickgelu' and quickgelu_variant('ViT-B-16-SigLIP') is None
 
 
 def test_a_bank_that_nothing_vouches_for_is_refused(embed, tmp_path, capsys):

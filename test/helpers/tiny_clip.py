@@ -41,7 +41,7 @@ def make_weights(folder):
     from lgseg_ros.cli.main import main
     from lgseg_ros.model.segmenter import Segmenter, SegmenterConfig
     from lgseg_ros.model.weights_file import save_weights
-    from lgseg_ros.vocabulary.bank import TextBank
+    from lgseg_ros.vocabulary.text_embeddings import TextBank
     from lgseg_ros.vocabulary.embedding_file import read_embeddings
     assert main(['embed', *CLASS_NAMES, '--model', str(folder / 'tiny.json'), '--out', str(folder / 'bank.npz'),
                  '--pretrained', str(folder / 'right.safetensors')]) == 0

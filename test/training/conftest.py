@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lgseg_ros.vocabulary.bank import TextBank, load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import TextBank, load_npz_bank
 from street_dataset import write_dataset, write_text_embeddings
 
 

@@ -227,7 +227,7 @@ import torch
 from lgseg_ros.training.parallel import check_agreement, process_group, rank_and_world
 sys.path.insert(0, sys.argv[3])
 from training_harness import SMALL_RUN, make_trainer
-from lgseg_ros.vocabulary.bank import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 with process_group(torch.device('cpu')):
     trainer = make_trainer(Path(sys.argv[1]), load_npz_bank(sys.argv[2]), replace(SMALL_RUN, batch=1), validation=False)
     trainer.train_epoch(progress=False)

@@ -1,4 +1,4 @@
-"""Where text rows come from: weights, cache, CLIP, or a refusal; with a real, very small CLIP."""
+"""Where text embeddings come from: weights, cache, CLIP, or a refusal; with a real, very small CLIP."""
 
 import os
 import pickle
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.vocabulary.cache import MOST_ENTRIES, EmbeddingCache
+from lgseg_ros.vocabulary.embedding_cache import MAX_ENTRIES, EmbeddingCache
 from lgseg_ros.vocabulary.classes import VocabularyError
 from lgseg_ros.vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from lgseg_ros.vocabulary.text_source import TextSource
 from lgseg_ros.vocabulary.text_space import TextSpace, check_template, read_space
 from tiny_clip import CLASS_NAMES, ROOT, WITHOUT_CLIP, run_python
@@ -33,17 +33,17 @@ def warned():
 
 
 def test_a_user_without_a_home_has_no_cache_and_no_failure():
-    """A container's user of a number alone; whom such a folder belongs to nobody knows, so it is not in /tmp."""
+    """A container's user that is only a number. The folder is not in /tmp, where anybody may put files."""
     if os.getuid():
         pytest.skip('only root can become another user')
-    code = ('import os; from lgseg_ros.utils.paths import cache_folder; from lgseg_ros.vocabulary import encoder; '
-            'os.setuid(54321); assert not encoder._caches_hold_weights("ViT-B-16"); print(cache_folder())')
+    code = ('import os; from lgseg_ros.utils.paths import cache_folder; from lgseg_ros.vocabulary import clip_checkpoint; '
+            'os.setuid(54321); assert not clip_checkpoint._caches_hold_weights("ViT-B-16"); print(cache_folder())')
     place = {name: value for name, value in os.environ.items() if name not in ('HOME', 'LGSEG_CACHE', 'XDG_CACHE_HOME')}
     done = subprocess.run([sys.executable, '-c', code], env=place, capture_output=True, text=True)
     assert done.stdout.strip() == '/nonexistent/.cache/lgseg', done.stderr
 
 
-def test_a_new_word_is_embedded_then_cached_then_known_without_clip(tiny_clip_weights, tiny_clip_folder):
+def test_a_new_phrase_is_embedded_then_cached_then_known_without_clip(tiny_clip_weights, tiny_clip_folder):
     source = TextSource(tiny_clip_weights)
     rows = source.rows(['car', 'Euro_Pallet', 'car', 'fork lift'])
     assert rows.shape == (4, 8) and rows.dtype == np.float32
@@ -58,7 +58,7 @@ print(TextSource(load_weights(sys.argv[1])).rows(['euro pallet']).tobytes().hex(
     assert np.allclose(again, rows[1], atol=1e-6), answer.stderr
 
 
-def test_words_of_the_weights_need_no_encoder(tiny_clip_weights, tiny_clip_folder):
+def test_phrases_of_the_weights_need_no_encoder(tiny_clip_weights, tiny_clip_folder):
     answer = run_python('''
 import sys
 from lgseg_ros.engines.weights import load_weights
@@ -68,7 +68,15 @@ print('torch' in sys.modules, 'open_clip' in sys.modules)''', tiny_clip_folder /
     assert answer.stdout.strip() == 'False False', answer.stderr
 
 
-def test_without_clip_a_new_word_is_refused_with_the_cure(tiny_clip_weights, tiny_clip_folder):
+def test_new_phrases_are_those_that_only_the_encoder_can_embed(tiny_clip_weights):
+    source = TextSource(tiny_clip_weights)
+    assert source.new_phrases(['car', 'Fork_Lift', 'fork lift', 'crate']) == ['fork lift', 'crate']
+    assert list(source.embed(['fork lift'])) == ['fork lift']
+    assert source.new_phrases(['car', 'fork lift', 'crate']) == ['crate']
+    assert TextSource(tiny_clip_weights).new_phrases(['fork lift']) == []   # another process's view: by the cache
+
+
+def test_without_clip_a_new_phrase_is_refused_with_the_fix(tiny_clip_weights, tiny_clip_folder):
     answer = run_python(WITHOUT_CLIP + '''
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
@@ -124,7 +132,7 @@ def test_an_encoder_with_other_numbers_is_refused(tiny_clip_weights, tiny_clip_f
     monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(tiny_clip_folder / 'other.safetensors'))
     source = TextSource(tiny_clip_weights)
     for _ in range(2):
-        with pytest.raises(VocabularyError, match='other.safetensors: its text space does not match small.safetensors'):
+        with pytest.raises(VocabularyError, match='other.safetensors: its text encoder does not match small.safetensors'):
             source.rows(['forklift'])
     assert source.cache.templates == {}
 
@@ -147,7 +155,7 @@ def test_damaged_and_hostile_checkpoints_are_refused(tiny_clip_weights, tiny_cli
     assert not (tmp_path / 'harm-was-done').exists()
 
 
-def test_weights_that_name_no_encoder_have_only_their_own_words(tiny_clip_weights, tiny_clip_folder, tmp_path):
+def test_weights_that_name_no_encoder_have_only_their_own_phrases(tiny_clip_weights, tiny_clip_folder, tmp_path):
     for name in ('small.safetensors', 'small.json'):
         (tmp_path / name).write_bytes((tiny_clip_folder / name).read_bytes())
     (tmp_path / 'small.json').write_text('{}')
@@ -168,12 +176,12 @@ def test_templates_need_one_place_for_the_name(template):
         check_template(template)
 
 
-def test_other_models_on_the_machine_are_no_reason_to_load_clip(tmp_path):
-    """A misspelt word must not cost an import of PyTorch wherever some model was downloaded once."""
+def test_other_models_on_the_machine_are_no_reason_to_import_torch(tmp_path):
+    """A misspelt phrase must not cost an import of PyTorch wherever some model was downloaded once."""
     answer = run_python('''
 import sys
 from pathlib import Path
-from lgseg_ros.vocabulary.encoder import EncoderUnavailable, find_checkpoint
+from lgseg_ros.vocabulary.clip_checkpoint import EncoderUnavailable, find_checkpoint
 def imports(file):
     path = Path(sys.argv[1], 'hub', file)
     path.parent.mkdir(parents=True)
@@ -195,7 +203,7 @@ def test_a_node_never_waits_for_the_network(tiny_clip_folder, tmp_path):
         answer = run_python('''
 import sys, time
 from pathlib import Path
-from lgseg_ros.vocabulary.encoder import EncoderUnavailable, find_checkpoint
+from lgseg_ros.vocabulary.clip_checkpoint import EncoderUnavailable, find_checkpoint
 for download in (False, True):
     began = time.monotonic()
     try:
@@ -254,7 +262,7 @@ def test_additions_of_another_process_are_seen(tmp_path):
 def damage(path, kind):
     if kind == 'cut':
         path.write_bytes(path.read_bytes()[:-80])
-    elif kind == 'encrypted':   # by the archive's own word for it
+    elif kind == 'encrypted':   # by the archive's own flag
         data = bytearray(path.read_bytes())
         data[data.index(b'PK\x01\x02') + 8] ^= 1
         path.write_bytes(data)
@@ -284,7 +292,7 @@ def test_damaged_and_foreign_caches_are_set_aside(tmp_path, warned, kind):
 
 
 def test_a_cache_that_cannot_be_read_now_stays_for_later(tmp_path, warned):
-    """Too many open files, a file of root's: its words are whole, and come back with the next look."""
+    """Too many open files, a file of root's: its phrases are complete, and come back with the next look."""
     cache = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
     cache.add(['a'], unit(1), '')
     fresh, limits = EmbeddingCache(SPACE, 4, tmp_path, warned.append), resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -298,14 +306,14 @@ def test_a_cache_that_cannot_be_read_now_stays_for_later(tmp_path, warned):
 
 
 def test_a_cache_that_cannot_be_read_now_is_not_written_over(tmp_path, warned, monkeypatch):
-    """A disk that errs for a moment, or memory that runs out, and then a new word."""
+    """A disk that errs for a moment, or memory that runs out, and then a new phrase."""
     EmbeddingCache(SPACE, 4, tmp_path).add(['a'], unit(1), '')
     fresh = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
 
     def fail(path):
         raise VocabularyError(path) from MemoryError()
     with monkeypatch.context() as patch:
-        patch.setattr('lgseg_ros.vocabulary.cache.read_embeddings', fail)
+        patch.setattr('lgseg_ros.vocabulary.embedding_cache.read_embeddings', fail)
         assert not fresh.add(['b'], unit(1), '') and list(fresh.find('ab')) == ['b']
     assert list(read_embeddings(fresh.path).names) == ['a'] and set(fresh.find('ab')) == {'a', 'b'}
     assert fresh.add(['c'], unit(1), '') and set(read_embeddings(fresh.path).names) == {'a', 'b', 'c'}
@@ -348,7 +356,7 @@ def test_two_processes_lose_nothing(tmp_path):
     code = '''
 import sys
 import numpy as np
-from lgseg_ros.vocabulary.cache import EmbeddingCache
+from lgseg_ros.vocabulary.embedding_cache import EmbeddingCache
 from lgseg_ros.vocabulary.text_space import TextSpace
 for i in range(20):
     EmbeddingCache(TextSpace('some-model', 'some-tag'), 4, sys.argv[1]).add(
@@ -361,14 +369,14 @@ for i in range(20):
 
 def test_the_cache_does_not_grow_without_end(tmp_path):
     cache = EmbeddingCache(SPACE, 4, tmp_path)
-    cache.add([f'old {i}' for i in range(MOST_ENTRIES)], unit(MOST_ENTRIES), '')
+    cache.add([f'old {i}' for i in range(MAX_ENTRIES)], unit(MAX_ENTRIES), '')
     cache.add(['new 1', 'new 2'], unit(2), '')
     names = list(read_embeddings(cache.path).names)
-    assert len(names) == MOST_ENTRIES and names[0] == 'old 2' and names[-1] == 'new 2'
+    assert len(names) == MAX_ENTRIES and names[0] == 'old 2' and names[-1] == 'new 2'
 
 
 def test_files_that_promise_more_than_they_hold_are_refused(tmp_path):
-    """A header of 80 bytes must not make the reader take terabytes, nor a small archive unpack to them."""
+    """A header of 80 bytes must not make the reader allocate terabytes, nor a small archive unpack to them."""
     promise = str({'descr': '<f4', 'fortran_order': False, 'shape': (10**9, 512)})
     header = b"\x93NUMPY\x01\x00v\x00" + promise.ljust(117).encode() + b'\n'
     bomb, liar = tmp_path / 'bomb.npz', tmp_path / 'liar.npz'

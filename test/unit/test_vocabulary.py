@@ -5,19 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from lgseg_ros.vocabulary.bank import TextBank, load_npz_bank
-from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_classes
+from lgseg_ros.vocabulary.text_embeddings import TextBank, load_npz_bank
+from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_classes, phrases_of
 from lgseg_ros.vocabulary.presets import load_presets
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
-WORDS = sorted({phrase for preset in load_presets().values() for spec in preset.classes.values()
+PHRASES = sorted({phrase for preset in load_presets().values() for spec in preset.classes.values()
                 for phrase in spec.phrases} | {f'thing {n}' for n in range(300)})
 
 
 @pytest.fixture
 def bank():
-    vectors = np.random.default_rng(0).normal(size=(len(WORDS), 8))
-    return TextBank(WORDS, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    vectors = np.random.default_rng(0).normal(size=(len(PHRASES), 8))
+    return TextBank(PHRASES, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_class_is_read_and_written_as_text():
 
 
 def test_accents_may_be_typed_in_either_way():
-    """As a letter of its own or after the letter, as macOS writes them: to people they are one word."""
+    """Composed, or decomposed as macOS writes them: people read the same word."""
     one, other = (parse_class(f'{word}=Fußgänger|{word}') for word in ('caf\u00e9', 'cafe\u0301'))
     assert one == other
 
@@ -43,8 +43,8 @@ def test_accents_may_be_typed_in_either_way():
     ([], 'empty'), ([''], 'empty name'), (['=car'], 'empty name'), (['car='], 'empty name'), (['car=a||b'], 'empty'),
     (['car', 'car'], 'named twice'),
     (['x' * 10_000], '10000 characters'), (['a\nb'], 'control characters'),
-    ([f'c{n}' for n in range(300)], '300 classes need 300 text rows'),
-    (['a=' + '|'.join(f'p{n}' for n in range(256))], '1 classes need 256 text rows'),
+    ([f'c{n}' for n in range(300)], '300 classes have 300 phrases'),
+    (['a=' + '|'.join(f'p{n}' for n in range(256))], '1 classes have 256 phrases'),
 ])
 def test_unusable_vocabularies_are_refused_with_the_reason(texts, reason):
     with pytest.raises(VocabularyError, match=reason) as caught:
@@ -52,17 +52,17 @@ def test_unusable_vocabularies_are_refused_with_the_reason(texts, reason):
     assert len(str(caught.value)) < 400   # a hostile name is not repeated whole
 
 
-def test_255_rows_are_the_most():
+def test_the_limit_is_255_phrases():
     assert len(parse_classes([f'c{n}' for n in range(255)])) == 255
 
 
-def test_unknown_words_are_named_with_their_neighbours(state):
+def test_unknown_phrases_are_named_with_near_ones(state):
     with pytest.raises(VocabularyError, match="'sidewlk' is not known .near: sidewalk"):
         state.replace(['road', 'sidewlk'])
     assert state.current is None
 
 
-def test_rows_belong_to_their_class(state, bank):
+def test_text_embeddings_belong_to_their_class(state, bank):
     vocabulary = state.replace(['vehicle=car|truck', 'sky'])
     assert vocabulary.row_ids.tolist() == [0, 0, 1]
     assert np.array_equal(vocabulary.rows, bank.rows(['car', 'truck', 'sky']))
@@ -82,7 +82,7 @@ def test_an_id_is_never_given_to_another_name(state):
     assert [v for v in holder.values() if list(holder.values()).count(v) > 1] == []
 
 
-def test_ids_run_out_with_the_cure(state):
+def test_when_ids_run_out_the_message_gives_the_fix(state):
     state.replace([f'thing {n}' for n in range(255)])
     before = state.current
     with pytest.raises(VocabularyError, match='restart the node'):
@@ -109,16 +109,27 @@ def test_a_refusal_changes_nothing(state):
     (['pavement=pavement|sidewalk', 'road', 'sidewalk'], '', "'sidewalk' is a phrase of 'pavement' and of 'sidewalk'"),
     (['sign', 'traffic light'], 'camvid', "'traffic light' is a phrase of 'sign' and of 'traffic light'"),
     (['car', 'truck'], '', ''), ([], 'cityscapes', ''), ([], 'autoware', ''), ([], 'nav2', '')])
-def test_a_phrase_of_two_classes_is_remarked(state, classes, preset, shared):
+def test_a_phrase_of_two_classes_gives_a_warning(state, classes, preset, shared):
     """Also one that only the preset gives: in camvid a sign is a traffic sign or a traffic light."""
-    remark = state.prepare(classes, preset).remark
-    assert remark.startswith(shared) and bool(remark) == bool(shared)
+    warning = state.prepare(classes, preset).warning
+    assert warning.startswith(shared) and bool(warning) == bool(shared)
 
 
-def test_prepare_has_no_effect(state):
+def test_prepare_and_validate_have_no_effect(state):
     state.prepare(['road', 'car'])
+    state.validate(['road', 'car'])
     assert state.current is None
     assert state.replace(['sky']).ids == (0,)
+
+
+def test_validate_checks_all_but_the_text_embeddings(state):
+    specs = state.validate(['vehicle=car|nonsense phrase', 'ROAD'], 'autoware', threshold=0.5)
+    assert phrases_of(specs) == ['car', 'nonsense phrase', 'road']
+    state.replace(['thing 1'])
+    for classes, preset, threshold, reason in ((['a', 'a'], '', None, 'named twice'), ([], 'nope', None, 'is unknown'),
+                                               ([], 'autoware', None, 'needs id 0'), (['sky'], '', 2.0, 'above 1')):
+        with pytest.raises(VocabularyError, match=reason):
+            state.validate(classes, preset, threshold)
 
 
 def test_threshold_is_kept_unless_given(state):
@@ -135,7 +146,7 @@ def test_presets_give_their_ids(state, name):
     assert dict(zip(vocabulary.ids, vocabulary.names)) == {i: s.name for i, s in preset.classes.items()}
 
 
-def test_preset_words_come_from_the_real_bank(clip_text_embeddings):
+def test_the_real_text_embeddings_hold_all_phrases_of_the_presets(clip_text_embeddings):
     for preset in load_presets().values():
         clip_text_embeddings.rows([phrase for spec in preset.classes.values() for phrase in spec.phrases])
 
@@ -148,7 +159,7 @@ def test_classes_with_a_preset_take_its_ids_and_phrases(state):
     assert vocabulary.specs[3].phrases == ('thing 6',)
     own = state.prepare(['BUILDING=building', 'ROAD'], 'autoware').specs[0]
     assert own.phrases == ('building',), 'a phrase that is given is not replaced, even by the same name'
-    assert state.prepare([str(own)], 'autoware').specs[0].phrases == ('building',), 'and told so that it can be given again'
+    assert state.prepare([str(own)], 'autoware').specs[0].phrases == ('building',), 'its text can be given again'
 
 
 @pytest.mark.parametrize('taken', [['thing 1', 'thing 2'], ['thing 1']])   # 0 and 1; only 0, its UNKNOWN
@@ -160,8 +171,8 @@ def test_fixed_ids_are_refused_when_taken(state, taken):
     assert state.replace(['thing 9']).ids == (len(taken),)   # the refused preset claimed nothing
 
 
-def test_autowares_numbers_are_never_given_to_other_words(bank):
-    """Its filter deletes points by number: also those of 0 and of the labels that the preset has no words for."""
+def test_autowares_ids_are_never_given_to_other_names(bank):
+    """Its filter deletes points by id: also those of 0 and of the labels that are no classes of the preset."""
     autoware = load_presets()['autoware']
     assert sorted(autoware.fixed.values()) == list(range(16))
     ids = {}
@@ -178,14 +189,14 @@ def test_a_preset_that_was_only_prepared_claims_nothing(state):
     assert state.replace(['thing 1']).ids == (0,)
 
 
-def test_free_presets_give_way(state):
+def test_presets_without_fixed_ids_give_way(state):
     state.replace([], 'camvid')
     vocabulary = state.replace([], 'cityscapes')
     assert len(set(vocabulary.ids)) == 19
     assert dict(zip(vocabulary.names, vocabulary.ids))['sky'] == 0   # its id of this run
 
 
-def test_bank_files_are_checked(tmp_path):
+def test_embedding_files_are_checked(tmp_path):
     missing = tmp_path / 'none.npz'
     with pytest.raises(VocabularyError, match='none.npz'):
         load_npz_bank(missing)
