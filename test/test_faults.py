@@ -10,7 +10,7 @@ from faults_table import DOCUMENT, all_faults, fault, render
 
 
 def test_the_document_is_this_table():
-    assert DOCUMENT.read_text() == render(), 'run: python test/faults_table.py > docs/faults.md'
+    assert DOCUMENT.read_text() == render(), 'run: python test/faults_table.py > docs/reference/faults.md'
 
 
 def test_the_table_is_long_and_says_each_thing_once():

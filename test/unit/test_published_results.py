@@ -32,11 +32,11 @@ def test_the_model_card_tells_the_measured_accuracy():
     for words, key in (('mIoU |', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('boundary F1', 'boundary_f1'),
                        ('frequency-weighted IoU', 'frequency_weighted_iou'),
                        ('expected calibration error', 'expected_calibration_error')):
-        assert figure_of('docs/model_card.md', words) == f'{measured[key]:.1f}', words
-    told = dict(re.findall(r'\| ([a-z]+) \| ([\d.]+) (?=\|)', (ROOT / 'docs/model_card.md').read_text()))
+        assert figure_of('docs/reference/model_card.md', words) == f'{measured[key]:.1f}', words
+    told = dict(re.findall(r'\| ([a-z]+) \| ([\d.]+) (?=\|)', (ROOT / 'docs/reference/model_card.md').read_text()))
     assert {name: told[name] for name in measured['iou']} == {name: f'{iou:.1f}' for name, iou in measured['iou'].items()}
     for name in ('eval_int8', 'eval_renamed', 'eval_distractors'):
-        assert figure_of('docs/model_card.md', f'{name}.json') == f'{result(name)["miou"]:.1f}', name
+        assert figure_of('docs/reference/model_card.md', f'{name}.json') == f'{result(name)["miou"]:.1f}', name
 
 
 def test_they_are_of_the_shipped_weights():
@@ -46,5 +46,5 @@ def test_they_are_of_the_shipped_weights():
 
 
 def test_the_readme_counts_the_faults():
-    count = len(re.findall(r'^\| \d+ \|', (ROOT / 'docs/faults.md').read_text(), re.MULTILINE))
+    count = len(re.findall(r'^\| \d+ \|', (ROOT / 'docs/reference/faults.md').read_text(), re.MULTILINE))
     assert f'{count} ways to break the node' in ' '.join((ROOT / 'README.md').read_text().split())

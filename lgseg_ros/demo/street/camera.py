@@ -23,7 +23,8 @@ class StreetCamera:
     """A street camera with exact labels, for tests, endurance runs and demos without a camera.
 
     Args:
-        width, height: frame size in pixels, 64 x 48 to 4096 x 2160.
+        width: frame width in pixels, 64 to 4096.
+        height: frame height in pixels, 48 to 2160.
         seed: any integer; it fixes the street, its colours, its people and the time of day.
         fps: frames a second of the street's own clock, above 0: frame `index` is taken at index / fps seconds.
 
