@@ -1,14 +1,18 @@
 """What all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tiny_clip import tiny_clip_folder, tiny_clip_weights  # noqa: F401 (fixtures)
-
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'
+
+# Test modules import helpers by plain name. Not pytest's option `pythonpath`: Humble's pytest 6 does not know it.
+sys.path[:0] = [str(ROOT / 'test' / folder) for folder in ('helpers', '', 'unit')]
+
+from tiny_clip import tiny_clip_folder, tiny_clip_weights  # noqa: E402, F401 (fixtures)
 
 # Before any rclpy.init: the test images do not fit Fast DDS's default segment, and would be lost now and then.
 for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
@@ -18,9 +22,9 @@ for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FIL
 @pytest.fixture(autouse=True, scope='session')
 def allocator_left_alone():
     """Training in this process must not tell its allocator to keep memory: other tests measure what is given back."""
-    from lgseg_ros.training import allocator
+    from lgseg_ros.training import distributed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(allocator, 'keep_freed_memory', lambda: False)
+        patch.setattr(distributed, 'keep_freed_memory', lambda: False)
         yield
 
 
@@ -65,6 +69,6 @@ def engine(weights):
 
 @pytest.fixture(scope='session')
 def street():
-    """A labelled street picture: BGR uint8 [360, 480, 3] and CamVid ids [360, 480]."""
+    """A labelled street image: BGR uint8 [360, 480, 3] and CamVid ids [360, 480]."""
     from lgseg_ros.demo.street import StreetCamera
     return StreetCamera(width=480, height=360, seed=3).render(40)

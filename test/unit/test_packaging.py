@@ -49,11 +49,22 @@ def test_every_ros_package_imported_is_declared(manifest):
     assert imported <= declared
 
 
+def test_what_colcon_test_needs_is_declared(manifest):
+    """rosdep installs these before `colcon test`; CMakeLists.txt looks for them."""
+    cmake = (ROOT / 'CMakeLists.txt').read_text()
+    testing = cmake[cmake.index('if(BUILD_TESTING)'):]
+    found = set(re.findall(r'find_package\((\w+)', testing[:testing.index('endif()')]))
+    declared = {depend.name for depend in manifest.test_depends}
+    assert found <= declared and {'python3-pytest', 'python3-pytest-timeout'} <= declared
+    for folder in re.findall(r'pytest_test\(\w+ ([\w/]+)', testing):
+        assert list((ROOT / folder).glob('test_*.py')), folder
+
+
 def test_versions_agree(manifest):
     import lgseg_ros
 
-    told = subprocess.run([sys.executable, 'setup.py', '--version'], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.split()[-1] == manifest.version == lgseg_ros.__version__
+    reported = subprocess.run([sys.executable, 'setup.py', '--version'], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert reported.stdout.split()[-1] == manifest.version == lgseg_ros.__version__
 
 
 def test_cmake_and_setup_py_name_modules_that_exist():
@@ -112,21 +123,21 @@ def run_script(name, *arguments, **environment):
     return subprocess.run(['bash', str(ROOT / 'scripts' / name), *arguments], env=env, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize('name', ['setup.sh', 'test.sh'])
-def test_help_teaches(name):
+@pytest.mark.parametrize('name', ['setup.sh', 'test.sh', 'lint.sh', 'docs.sh', 'colcon_test.sh'])
+def test_help_describes_the_script(name):
     answer = run_script(name, '--help')
     assert answer.returncode == 0 and answer.stdout.startswith(f'usage: scripts/{name}') and '--help' in answer.stdout
 
 
-@pytest.mark.parametrize('arguments, environment, said', [
+@pytest.mark.parametrize('arguments, environment, message', [
     (['--with', 'cheese'], {}, "--with takes train, test, demo or benchmark, not 'cheese'"),
     (['--cheese'], {}, "unknown argument '--cheese'"),
     ([], {'LGSEG_PYTHON': '/nonexistent/python3.11'}, 'LGSEG_PYTHON=/path/to/python3.11'),
 ])
-def test_setup_says_what_to_do(arguments, environment, said):
+def test_setup_says_what_to_do(arguments, environment, message):
     answer = run_script('setup.sh', *arguments, **environment)
     assert answer.returncode == 1
-    assert said in answer.stderr
+    assert message in answer.stderr
     assert 'scripts/setup.sh' in answer.stderr
 
 
@@ -139,15 +150,15 @@ def distribution(folder, python):
     return {'ROS_DISTRO': 'jazzy', 'AMENT_PREFIX_PATH': str(folder), 'PYTHONPATH': str(site)}
 
 
-@pytest.mark.parametrize('python, path, said', [
+@pytest.mark.parametrize('python, path, message', [
     ('python3.4', None, 'is for python3.4, and '), ('python3.4', '', 'does not find its rclpy')])
-def test_setup_names_the_python_that_does_not_fit_the_distribution(tmp_path, python, path, said):
+def test_setup_names_the_python_that_does_not_fit_the_distribution(tmp_path, python, path, message):
     """conda's or pyenv's comes first in PATH, say."""
     environment = distribution(tmp_path, python)
     if path is not None:
         environment['PYTHONPATH'] = path
     answer = run_script('setup.sh', LGSEG_PYTHON=sys._base_executable, **environment)
-    assert answer.returncode == 1 and said in answer.stderr and 'LGSEG_PYTHON=/usr/bin/python3' in answer.stderr
+    assert answer.returncode == 1 and message in answer.stderr and 'LGSEG_PYTHON=/usr/bin/python3' in answer.stderr
 
 
 @pytest.mark.parametrize('mark, found', [(None, 'the folder'), ('pyvenv.cfg', 'wheels')])
@@ -184,6 +195,7 @@ def test_the_distributions_numpy_stays_unless_the_engine_cannot_use_it(installed
 
 def test_the_node_is_imported_where_rclpy_is_humbles():
     """Its module of subscription events has another name there."""
+    pytest.importorskip('rclpy')
     code = ('import sys, rclpy.node, rclpy.event_handler; sys.modules["rclpy.qos_event"] = rclpy.event_handler; '
             'sys.modules["rclpy.event_handler"] = None; import lgseg_ros.node.main')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -228,6 +240,8 @@ def test_the_built_package_is_complete(prefix):
         in_source = [path.relative_to(ROOT) for path in git_files() if path.is_relative_to(ROOT / folder)]
         assert in_source, f'{folder}/ is empty'
         assert [name for name in in_source if not (prefix / 'share/lgseg_ros' / name).is_file()] == []
+    assert list(prefix.glob('lib/python3*/site-packages/lgseg_ros/py.typed')) or \
+        list(prefix.glob('**/dist-packages/lgseg_ros/py.typed'))
 
 
 def test_the_workspace_puts_the_command_on_the_path(prefix):
@@ -250,7 +264,7 @@ def test_executables_find_the_python_that_has_the_engine(prefix):
 
 
 @pytest.mark.slow
-def test_pip_install_brings_the_weights(tmp_path):
+def test_pip_install_brings_weights_and_type_marker(tmp_path):
     """Nothing is fetched: the dependencies are this environment's."""
     source, target = tmp_path / 'source', tmp_path / 'site'
     for path in git_files():
@@ -263,6 +277,7 @@ def test_pip_install_brings_the_weights(tmp_path):
     missing = [name for name in (path.relative_to(ROOT) for path in git_files())
                if name.parts[0] in ('config', 'launch', 'weights') and not (share / name).is_file()]
     assert missing == []
+    assert (target / 'lgseg_ros' / 'py.typed').is_file(), 'without it type checkers ignore the annotations'
     code = 'import lgseg_ros; print(lgseg_ros.__file__, lgseg_ros.__version__)'
     answer = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(target)},
                             capture_output=True, text=True, check=True)
