@@ -21,7 +21,7 @@ Every row is a test that breaks the real thing: the node runs as a process of it
 the row says otherwise. Run them with `./scripts/test.sh test/test_faults*.py`. This file is written from the tests by
 `python test/faults_table.py > docs/reference/faults.md`, and a test fails when it differs.
 
-Hostile pictures and words are each followed by a good frame on the same camera, which must give a mask.
+Hostile images and vocabularies are each followed by a good frame on the same camera, which must give a mask.
 """
 
 
@@ -78,5 +78,5 @@ def render():
 
 if __name__ == '__main__':
     # As a script this file is __main__; the tests enter their rows in the module of its name.
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE / 'helpers'), str(HERE)]
     sys.stdout.write(importlib.import_module('faults_table').render())

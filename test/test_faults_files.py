@@ -12,13 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from faults_table import fault, fault_rows
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.vocabulary.classes import VocabularyError
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, UNCONFIGURED, Manager
 from ros_graph import NodeProcess, Peer, wait_until
-
-from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
-from lgseg_ros.vocabulary.classes import VocabularyError
 
 FILES = 'Weights, ONNX, bank and cache files'
 
@@ -81,7 +81,7 @@ def rewrite(rows=lambda rows: rows, names=lambda names: names):
         from safetensors.numpy import save_file
         path = folder / 'w.safetensors'
         with safe_open(path, framework='numpy') as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+            tensors, metadata = {name: file.get_tensor(name) for name in file}, file.metadata()
         tensors['text.rows'] = rows(tensors['text.rows'].copy())
         metadata['bank_names'] = json.dumps(names(json.loads(metadata['bank_names'])))
         save_file(tensors, path, metadata)

@@ -1,4 +1,4 @@
-"""Checks of the RMW implementation and of its settings for camera images (docs/transport.md)."""
+"""Checks of the RMW implementation and of its settings for camera images (docs/how-to/transport.md)."""
 
 import os
 import shlex
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..launch_support.dds_profile import PROFILE_VARIABLES, transport_profile
+from ..launch_support.dds_profile import PROFILE_VARIABLES, dds_profile_path
 from .check_result import CheckResult, fail, ok, skip, warn
 from .ros import RosInstallation
 
 IMAGE_BYTES = 1920 * 1080 * 3       # must fit at least
-CYCLONE_BUFFER = 4 << 20            # bytes; delivers 1080p at 30 Hz (docs/transport.md)
+CYCLONE_BUFFER = 4 << 20            # bytes; delivers 1080p at 30 Hz (docs/how-to/transport.md)
 CYCLONE_EXPORT = ("export CYCLONEDDS_URI='<CycloneDDS><Domain><Internal>"
                   "<SocketReceiveBufferSize min=\"4MB\"/></Internal></Domain></CycloneDDS>'")
 FAST_DDS_2 = ('humble', 'iron', 'jazzy')
@@ -36,13 +36,13 @@ def profile(ros: RosInstallation) -> CheckResult:
         return cyclone_settings(os.environ)
     if 'zenoh' in ros.rmw:
         return warn(f'{ros.rmw} is not tested with this package',
-                    'see docs/transport.md, and check the rate: ros2 topic hz')
+                    'see docs/how-to/transport.md, and check the rate: ros2 topic hz')
     return warn(f'{ros.rmw} is not known here', 'check that all images arrive: ros2 topic hz')
 
 
 def export_line(variable: str, environment: Mapping[str, str]) -> str:
     """Return the shell command that sets the shipped profile."""
-    return f'export {variable}={shlex.quote(str(transport_profile(environment)))}   # for the camera too'
+    return f'export {variable}={shlex.quote(str(dds_profile_path(environment)))}   # for the camera too'
 
 
 def fast_dds_profile(environment: Mapping[str, str], distribution: str) -> CheckResult:

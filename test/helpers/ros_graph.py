@@ -1,5 +1,6 @@
 """What node tests share: the real node in a process of its own, and a peer that talks to it over DDS."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,8 +19,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
-from lgseg_ros.node.images import image_message
-from lgseg_ros.node.segment_node import SegmentNode
+from lgseg_ros.node.image_conversions import image_message
+from lgseg_ros.node.segmentation_node import SegmentationNode
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
 PATIENCE_S = 40   # the machines that run tests are shared; a wait ends as soon as its condition holds
@@ -40,11 +41,12 @@ class NodeProcess:
     """`segment_node` as a process; its output is kept in `log`."""
 
     def __init__(self, *parameters, remap=(), name='lgseg'):
-        words = [word for parameter in parameters for word in ('-p', parameter)]
-        words += [word for rule in (f'__node:={name}', *remap) for word in ('-r', rule)]
+        arguments = [text for parameter in parameters for text in ('-p', parameter)]
+        arguments += [text for rule in (f'__node:={name}', *remap) for text in ('-r', rule)]
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'lgseg_ros.node.main', '--ros-args', *words],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',   # libraries quote damaged files
+            [sys.executable, '-m', 'lgseg_ros.node.main', '--ros-args', *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors='replace',   # libraries quote damaged files
             start_new_session=True,
             env={**os.environ, 'PYTHONUNBUFFERED': '1', 'RCUTILS_COLORIZED_OUTPUT': '0'})
         self.log = ''
@@ -79,13 +81,13 @@ class NodeProcess:
 
 
 class NodeHere:
-    """`SegmentNode` in the test's own process, for tests that reach into it; a thread runs it as its `main` does."""
+    """`SegmentationNode` in the test's own process, for tests that reach into it; a thread runs it as `main` does."""
 
     def __init__(self, name, *parameters):
-        words = [word for parameter in parameters for word in ('-p', parameter)]
+        arguments = [text for parameter in parameters for text in ('-p', parameter)]
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, args=['--ros-args', *words])
-        self.node = SegmentNode(name, context=self.context)
+        rclpy.init(context=self.context, args=['--ros-args', *arguments])
+        self.node = SegmentationNode(name, context=self.context)
         self.error = None       # what ended it, as it would have ended the process
         self.turns = 0          # of the executor
         self._end = threading.Event()
@@ -124,8 +126,8 @@ class NodeHere:
 
 def counters(peer, key, camera=': camera'):
     """A counter of the node's diagnostics at every tick so far, oldest first."""
-    return [int(value.value) for message in peer.diagnostics for status in message.status if status.name.endswith(camera)
-            for value in status.values if value.key == key]
+    return [int(value.value) for message in peer.diagnostics for status in message.status
+            if status.name.endswith(camera) for value in status.values if value.key == key]
 
 
 class Peer:
@@ -154,10 +156,8 @@ class Peer:
         self._stamp = 1000
 
     def _spin(self):
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def __enter__(self):
         return self
@@ -169,7 +169,7 @@ class Peer:
         rclpy.try_shutdown(context=self.context)
 
     def connect(self, process=None, camera=True):
-        """Wait until node and peer know each other both ways; camera: that it subscribes to the picture, too."""
+        """Wait until node and peer know each other both ways; camera: that it subscribes to the image, too."""
         def ready():
             if process and process.process.poll() is not None:
                 raise AssertionError(f'the node ended: {process.log}')
@@ -187,13 +187,13 @@ class Peer:
         return header
 
     def send(self, pixels, encoding='bgr8', header=None):
-        """Publish a picture; returns its header."""
+        """Publish an image; returns its header."""
         header = header or self.header()
         self.publisher.publish(image_message(pixels, encoding, header))
         return header
 
     def mask_of(self, pixels, encoding='bgr8', store=None):
-        """Send a picture, again if best effort lost it, and return the mask with its stamp."""
+        """Send an image, again if best effort lost it, and return the mask with its stamp."""
         store = self.masks if store is None else store
         header = self.send(pixels, encoding)
         deadline = time.monotonic() + PATIENCE_S

@@ -10,7 +10,7 @@ import pytest
 import rclpy
 
 CASES = int(os.environ.get('LGSEG_FUZZ', 21_000))   # more by hand: LGSEG_FUZZ=1000000, or benchmark/fuzz.py
-MOST_GROWTH_MB = 40   # after the first tenth; the allocator keeps some of the largest picture's memory
+MOST_GROWTH_MB = 40   # after the first tenth; the allocator keeps some of the largest image's memory
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +36,7 @@ def test_nothing_undocumented_comes_out(fuzz, capsys):
     with capsys.disabled():
         print(f'\n{sum(counts.values()):,} fuzzed inputs, memory grew by {growth:.1f} MB', end=' ')
     assert sum(counts.values()) >= 20_000 or CASES < 20_000
-    for kind, outcomes in {'pictures': ('read', 'refused'), 'compressed': ('read', 'refused'),
+    for kind, outcomes in {'images': ('read', 'refused'), 'compressed': ('read', 'refused'),
                            'class texts': ('parsed', 'refused'), 'requests': ('accepted', 'refused')}.items():
         # Both ways out are taken often, or the inputs would be too good, or too bad, to find anything.
         assert all(counts[kind, outcome] > 0.03 * CASES * fuzz.SHARES[kind] for outcome in outcomes), counts
@@ -48,8 +48,8 @@ def test_a_fault_in_a_reader_is_found_and_named(fuzz, monkeypatch):
     def broken(message):
         raise IndexError('out of range')
     monkeypatch.setattr(fuzz, 'frame_from_image', broken)
-    with pytest.raises(AssertionError, match='pictures, case 0 of seed 0: IndexError: out of range'):
-        fuzz.fuzz(100, only='pictures')
+    with pytest.raises(AssertionError, match='images, case 0 of seed 0: IndexError: out of range'):
+        fuzz.fuzz(100, only='images')
 
 
 def test_cases_repeat_by_their_seed(fuzz):

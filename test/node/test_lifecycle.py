@@ -58,7 +58,7 @@ def test_it_waits_for_its_manager(process, manager):
     assert 'onnxruntime' not in process.log   # nothing is loaded before configure
 
 
-def test_a_preset_is_the_words_also_before_it_is_configured(manager):
+def test_a_preset_sets_the_vocabulary_also_before_it_is_configured(manager):
     peer = manager.peer
     assert set_parameter(peer, 'vocabulary', ['road', 'car']).successful
     assert set_parameter(peer, 'preset', 'nav2').successful
@@ -78,7 +78,7 @@ def test_the_whole_cycle_twice(process, manager, small):
         assert peer.mask_of(small)
         assert manager.change(DEACTIVATE) and manager.state() == INACTIVE
         wait_until(lambda: peer.publisher.get_subscription_count() == 0, 'the node to leave the camera')
-        assert peer.set_vocabulary(['road', 'sky']).success   # words may be set while inactive
+        assert peer.set_vocabulary(['road', 'sky']).success   # it may be set while inactive
         assert manager.change(CLEANUP) and manager.state() == UNCONFIGURED
         wait_until(lambda: not services(peer) and not peer.node.count_publishers('/cycled/mask'), 'the topics to go')
     goals = [event.goal_state.id for event in manager.events]   # published for tools that watch
@@ -86,7 +86,7 @@ def test_the_whole_cycle_twice(process, manager, small):
 
 
 def test_pausing_and_resuming(process, manager, small):
-    """What Nav2's manager does on pause and resume; words stay."""
+    """What Nav2's manager does on pause and resume; the vocabulary stays."""
     peer = manager.peer
     assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
     peer.connect(process)
@@ -102,13 +102,13 @@ def test_pausing_and_resuming(process, manager, small):
 def test_ids_survive_a_clean_up(manager):
     """Consumers remember ids for seconds; a name keeps its id as long as the process lives."""
     peer, given, versions = manager.peer, {}, []
-    for words in (['fence', 'pole'], ['tree', 'fence'], ['pole', 'grass', 'tree']):
+    for classes in (['fence', 'pole'], ['tree', 'fence'], ['pole', 'grass', 'tree']):
         assert manager.change(CONFIGURE)
         wait_until(peer.set_client.service_is_ready, 'the service')
-        answer = peer.set_vocabulary(words)
+        answer = peer.set_vocabulary(classes)
         assert answer.success
         versions.append(answer.version)
-        for name, i in zip(answer.names, answer.ids):
+        for name, i in zip(answer.names, answer.ids, strict=True):
             assert given.setdefault(name, i) == i
         assert manager.change(CLEANUP)
         wait_until(lambda: not services(peer), 'the services to go')
@@ -127,17 +127,18 @@ def test_transitions_that_are_not_allowed_change_nothing(process, manager):
 
 def last_error(peer):
     """What the newest diagnostics give as the reason of a failure."""
-    told = [value.value for array in peer.diagnostics for status in array.status for value in status.values
+    errors = [value.value for array in peer.diagnostics for status in array.status for value in status.values
             if value.key == 'last_error']
-    return told[-1] if told else ''
+    return errors[-1] if errors else ''
 
 
-def test_failure_is_said_and_can_be_mended(process, manager, small):
-    """Words that are unknown: FAILURE, a reason in log and diagnostics, and success once the parameter is right."""
-    for name, value, said in (('preset', 'nonsense', "preset 'nonsense'"), ('vocabulary', ['road', 'road'], 'named twice')):
+def test_failure_is_reported_and_can_be_fixed(process, manager, small):
+    """Unknown classes: FAILURE, a reason in log and diagnostics, and success once the parameter is right."""
+    for name, value, reason in (('preset', 'nonsense', "preset 'nonsense'"),
+                                ('vocabulary', ['road', 'road'], 'named twice')):
         answer = set_parameter(manager.peer, name, value)
-        assert not answer.successful and said in answer.reason
-    assert set_parameter(manager.peer, 'vocabulary', ['flumph']).successful   # no rows to look it up in yet
+        assert not answer.successful and reason in answer.reason
+    assert set_parameter(manager.peer, 'vocabulary', ['flumph']).successful   # no text embeddings to look it up in yet
     assert not manager.change(CONFIGURE) and manager.state() == UNCONFIGURED
     wait_until(lambda: "'flumph' is not known" in process.log, 'the reason in the log')
     wait_until(lambda: "'flumph' is not known" in last_error(manager.peer), 'the reason in the diagnostics')
@@ -173,7 +174,7 @@ def test_frames_while_the_state_changes(process, manager, small):
 
 @pytest.mark.parametrize('state', [UNCONFIGURED, INACTIVE, ACTIVE], ids=['unconfigured', 'inactive', 'active'])
 def test_shutdown_by_the_manager(state):
-    """The shutdown transition ends in finalized from every state; the process then ends when it is told."""
+    """The shutdown transition ends in finalized from every state; the process then ends on a signal."""
     name = f'finished{state}'   # of its own: a node that was killed stays on the graph for a while
     with NodeProcess('threads:=1', 'autostart:=false', name=name) as process, \
             Peer(f'/{name}', listen=()) as peer:

@@ -16,10 +16,10 @@ from lgseg_ros.node import memory
 def resident():
     return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
 
-memory.PERIOD_S = 0.5
+memory.TRIM_PERIOD_S = 0.5
 rclpy.init()
 node = rclpy.create_node('keeper')
-memory.keep_trimmed(node)
+memory.start_malloc_trim(node)
 blocks = [bytearray(60_000) for _ in range(1000)]
 last = bytearray(60_000)
 del blocks

@@ -94,12 +94,12 @@ def layer(process):
 
 
 def cloud_of(pixels):
-    """An organised cloud that is registered to the picture; the layer compares its size."""
+    """An organised cloud that is registered to the image; the layer compares its size."""
     return PointCloud2(height=pixels.shape[0], width=pixels.shape[1])
 
 
 def buffered(peer, layer, pixels):
-    """What the layer makes of one picture."""
+    """What the layer makes of one image."""
     header = peer.header()
     stamp = header.stamp.sec, header.stamp.nanosec
 
@@ -115,7 +115,7 @@ def test_the_layer_reads_a_street(layer, street):
     peer, layer = layer
     pixels = buffered(peer, layer, street[0])
     assert pixels and not layer.ignored
-    # Right below the middle of the picture the drawn street is road, and the layer must find it drivable there.
+    # Right below the middle of the image the drawn street is road, and the layer must find it drivable there.
     truth = {(v, u): int(street[1][v, u]) for v, u in pixels}
     road = [pixels[at][0] == 'road' for at, i in truth.items() if i == 3]
     sky = [pixels[at][0] == 'sky' for at, i in truth.items() if i == 0]
@@ -126,10 +126,10 @@ def test_the_layer_reads_a_street(layer, street):
 
 @pytest.mark.parametrize('size', [(641, 361), (1280, 720), (33, 17)])
 def test_masks_have_the_clouds_size_whatever_it_is(layer, street, size):
-    """Full resolution, no padding, also for odd widths, where a padded step would shear the picture."""
+    """Full resolution, no padding, also for odd widths, where a padded step would shear the image."""
     peer, layer = layer
-    picture = cv2.resize(street[0], size)
-    assert buffered(peer, layer, picture) is not None
+    image = cv2.resize(street[0], size)
+    assert buffered(peer, layer, image) is not None
     mask = max(layer.masks.items())[1]
     assert len(mask.data) == size[0] * size[1] and (mask.encoding, mask.step) == ('mono8', size[0])
 
@@ -148,12 +148,12 @@ def test_ids_are_never_recycled_for_the_layer(layer, street):
     """The layer remembers ids for seconds; `Layer` fails at the first that comes back under another name."""
     peer, layer = layer
     small = cv2.resize(street[0], (160, 120))
-    for words in (['grass', 'road'], ['person', 'pole', 'truck'], ['bus', 'sky'], ['road', 'truck', 'wall'], ['bus']):
-        answer = peer.set_vocabulary(words)
+    for classes in (['grass', 'road'], ['person', 'pole', 'truck'], ['bus', 'sky'], ['road', 'truck', 'wall'], ['bus']):
+        answer = peer.set_vocabulary(classes)
         assert answer.success
-        assert buffered(peer, layer, small) is not None or not set(words) & set(layer.costs)
+        assert buffered(peer, layer, small) is not None or not set(classes) & set(layer.costs)
         wait_until(lambda: set(answer.ids) <= set(layer.owners), 'the names')
-    assert 'truck' in layer.ignored   # names that the layer's parameters lack are ignored, as docs/nav2.md says
+    assert 'truck' in layer.ignored   # names that the layer's parameters lack are ignored, as docs/how-to/nav2.md says
     assert peer.set_vocabulary(preset='nav2').success
     pixels = buffered(peer, layer, small)
     assert pixels and len(layer.owners) >= 11 + 3
@@ -180,7 +180,7 @@ def test_the_autoware_example_names_autowares_labels():
     assert {name for name, deleted in targets.items() if deleted} <= set(ids.values())
     assert not any(targets[name] for name in ('UNKNOWN', 'OBSTACLE', 'PERSON', 'VEHICLE', 'BIKE', 'TRAFFIC_LIGHT'))
     camera, = node['cameras']
-    assert fusion['input/rois0'] == f'/lgseg/{camera}/mask/run_length'
+    assert fusion['input/rois0'] == f'/lgseg/{camera}/mask/rle'
 
 
 def test_the_autoware_example_runs(street):
@@ -191,7 +191,7 @@ def test_the_autoware_example_runs(street):
     with NodeProcess('threads:=1', *(f'{key}:={value}' for key, value in node.items()), name='awnode') as process, \
             Peer('/awnode', 'camera0', 'camera0/image', listen=()) as peer:
         runs = []
-        peer.node.create_subscription(Image, '/awnode/camera0/mask/run_length', runs.append, RELIABLE)
+        peer.node.create_subscription(Image, '/awnode/camera0/mask/rle', runs.append, RELIABLE)
         peer.connect(process)
         wait_until(lambda: runs or (peer.send(street[0]) and None), 'run lengths')
         records = list(struct.iter_unpack('=Bi', bytes(runs[0].data)))

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from sensor_msgs.msg import Image
 
-from lgseg_ros.node import worker
-from lgseg_ros.node.images import frame_from_image
+from lgseg_ros.node import inference_thread
+from lgseg_ros.node.image_conversions import frame_from_image
 from lgseg_ros.vocabulary.presets import load_presets
 from ros_graph import RELIABLE, NodeHere, NodeProcess, Peer, counters, pixels_of, wait_until
 
@@ -59,7 +59,7 @@ def test_encodings_give_the_same_mask(peer, street, encoding, convert):
     assert (got == expected).mean() > 0.9999
 
 
-def test_service_changes_words_and_tells(peer, street):
+def test_the_service_changes_and_reports_the_vocabulary(peer, street):
     answer = peer.set_vocabulary(['road', 'vehicle=car|truck', 'sky'], threshold=0.25)
     assert answer.success, answer.message
     assert list(answer.names) == ['road', 'vehicle', 'sky'] and len(set(answer.ids)) == 3
@@ -108,13 +108,13 @@ def test_parameters_do_what_the_service_does(peer):
     assert peer.get_parameter('/lgseg', 'preset') == ''
 
 
-def test_the_preset_in_force_does_not_undo_the_words(peer):
+def test_the_preset_in_force_does_not_undo_the_classes(peer):
     """ROS sets each parameter of a request, and of a file, by itself."""
     assert peer.set_vocabulary(preset='camvid').success
     for values in ({'vocabulary': ['road', 'car'], 'preset': 'camvid'},
                    {'preset': 'nav2', 'vocabulary': ['car', 'sky']}):
         assert all(result.successful for result in peer.set_parameters('/lgseg', **values))
-        assert list(peer.get_vocabulary().classes)[0] == values['vocabulary'][0]
+        assert peer.get_vocabulary().classes[0] == values['vocabulary'][0]
         assert list(peer.get_parameter('/lgseg', 'vocabulary')) == values['vocabulary']
         assert (peer.get_vocabulary().preset, len(peer.get_vocabulary().names)) == (values['preset'], 2)
     assert all(result.successful for result in peer.set_parameters('/lgseg', vocabulary=['']))
@@ -122,16 +122,16 @@ def test_the_preset_in_force_does_not_undo_the_words(peer):
 
 
 def test_the_shipped_parameters_load_one_by_one(peer):
-    assert peer.set_vocabulary(['road']).success   # with words of one's own, the preset is ''
+    assert peer.set_vocabulary(['road']).success   # with classes of one's own, the preset is ''
     path = Path(__file__).resolve().parents[2] / 'config' / 'segment.yaml'
     shipped = yaml.safe_load(path.read_text())['/**']['ros__parameters']
-    words = {name: value for name, value in shipped.items() if name in ('vocabulary', 'preset', 'threshold')}
-    assert all(result.successful for result in peer.set_parameters('/lgseg', **words))
+    vocabulary = {name: value for name, value in shipped.items() if name in ('vocabulary', 'preset', 'threshold')}
+    assert all(result.successful for result in peer.set_parameters('/lgseg', **vocabulary))
     assert peer.get_vocabulary().preset == shipped['preset'] and len(peer.get_vocabulary().names) == 11
 
 
-def test_every_mask_is_explained_while_words_change(peer, street):
-    """Words change while frames stream; the newest LabelInfo stamped no later names every id of a mask."""
+def test_every_mask_is_explained_while_the_vocabulary_changes(peer, street):
+    """The vocabulary changes while frames stream; the newest LabelInfo stamped no later names every id of a mask."""
     vocabularies = [['road', 'car', 'sky'], ['person', 'building', 'tree=tree|vegetation'], ['fence', 'pole', 'road'],
                     list(map(str, load_presets()['cityscapes'].classes.values()))]
     stop = threading.Event()
@@ -149,13 +149,13 @@ def test_every_mask_is_explained_while_words_change(peer, street):
         for n in range(12):
             assert peer.set_vocabulary(vocabularies[n % len(vocabularies)]).success
             seen = len(peer.masks)
-            wait_until(lambda: len(peer.masks) > seen + 1, 'masks of the new words')
+            wait_until(lambda: len(peer.masks) > seen + 1, 'masks of the new vocabulary')
     finally:
         stop.set()
         camera.join()
     time.sleep(0.5)
     stamp = lambda m: (m.header.stamp.sec, m.header.stamp.nanosec)   # noqa: E731
-    labels = sorted(((stamp(l), label_map(l)) for l in peer.labels), key=lambda entry: entry[0])
+    labels = sorted(((stamp(label), label_map(label)) for label in peer.labels), key=lambda entry: entry[0])
     checked = peer.masks[first:]
     used = set()
     for mask in checked:
@@ -175,7 +175,7 @@ def test_a_late_consumer_still_gets_the_label_info(process, peer, street):
     with Peer(listen=('label_info',)) as late:
         labels = wait_until(lambda: late.labels, 'the latched label info')
         present = peer.get_vocabulary()
-        assert label_map(labels[-1]) == dict(zip(present.ids, present.names))
+        assert label_map(labels[-1]) == dict(zip(present.ids, present.names, strict=True))
 
 
 def corrupt(**fields):
@@ -189,7 +189,7 @@ def corrupt(**fields):
     ({'data': bytes(100)}, 'data has 100 bytes'), ({'step': 0}, 'step is 0'), ({'encoding': 'nonsense'}, 'nonsense'),
     ({'height': 0}, '8x0'), ({'height': 40000, 'width': 40000, 'step': 120000}, '40000x40000'),
 ])
-def test_a_corrupt_picture_costs_one_error_and_the_next_works(process, peer, street, fields, reason):
+def test_a_corrupt_image_costs_one_error_and_the_next_works(process, peer, street, fields, reason):
     peer.mask_of(street[0])
     bad = corrupt(**fields)
     wait_until(lambda: counters(peer, 'failed'), 'diagnostics')
@@ -199,13 +199,13 @@ def test_a_corrupt_picture_costs_one_error_and_the_next_works(process, peer, str
         peer.publisher.publish(bad)
         time.sleep(0.02)
     wait_until(lambda: counters(peer, 'failed')[-1] > before, 'the failure to be counted')
-    said = [s.message + v.value for d in peer.diagnostics for s in d.status for v in s.values]
-    assert any(reason in text for text in said) or reason in process.log
+    reported = [s.message + v.value for d in peer.diagnostics for s in d.status for v in s.values]
+    assert any(reason in text for text in reported) or reason in process.log
     assert process.log.count(reason) <= 2   # throttled
     assert pixels_of(peer.mask_of(street[0])).shape == (360, 480)
 
 
-def test_an_encoding_that_needs_cv_bridge_is_said_once(street):
+def test_an_encoding_that_needs_cv_bridge_is_logged_once(street):
     if importlib.util.find_spec('cv_bridge'):
         pytest.skip('cv_bridge is installed, so other encodings are read')
     with NodeProcess('threads:=1', name='plain') as process, Peer('/plain') as peer:
@@ -219,7 +219,7 @@ def test_an_encoding_that_needs_cv_bridge_is_said_once(street):
         assert pixels_of(peer.mask_of(street[0])).shape == (360, 480)
 
 
-def test_nothing_is_computed_for_nobody(process, street):
+def test_nothing_is_computed_without_subscribers(process, street):
     with Peer(listen=('label_info',)) as peer:
         peer.connect(process)
         wait_until(lambda: counters(peer, 'received'), 'diagnostics')
@@ -231,10 +231,11 @@ def test_nothing_is_computed_for_nobody(process, street):
         assert counters(peer, 'segmented')[-1] == start
 
 
-def test_nothing_is_decoded_for_nobody(street, monkeypatch):
-    """Pictures are not even read, but what the ids mean is told all the same."""
+def test_nothing_is_decoded_without_subscribers(street, monkeypatch):
+    """Images are not even read, but what the ids mean is published all the same."""
     read = []
-    monkeypatch.setattr(worker, 'frame_from_image', lambda message: read.append(message) or frame_from_image(message))
+    monkeypatch.setattr(inference_thread, 'frame_from_image',
+                        lambda message: read.append(message) or frame_from_image(message))
     with NodeHere('unwatched', 'threads:=1', 'engine:=onnxruntime') as here, \
             Peer('/unwatched', listen=('label_info',)) as peer:
         peer.connect()
@@ -244,11 +245,11 @@ def test_nothing_is_decoded_for_nobody(street, monkeypatch):
         masks = []
         peer.node.create_subscription(Image, '/unwatched/mask', masks.append, RELIABLE)
         wait_until(lambda: masks or (peer.send(street[0]) and None), 'a mask')
-        assert read and here.node.cameras[0].failed == 0
+        assert read and here.node.cameras[0].counters.failed == 0
 
 
 def test_time_may_jump_back(peer, street):
-    """A bag that loops: label info is said again, so that it still explains the masks."""
+    """A bag that loops: label info is published again, so that it still explains the masks."""
     peer.mask_of(street[0])
     seen = len(peer.labels)
     early = peer.header()
@@ -286,7 +287,7 @@ def test_cameras_whose_topics_are_swapped(street):
         for peer, pixels in ((right, street[0]), (left, small)):
             peer.connect(process)
             assert pixels_of(peer.mask_of(pixels)).shape == pixels.shape[:2]
-        assert 'pictures from /right/image, /left/image' in process.log
+        assert 'subscribed to /right/image, /left/image' in process.log
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
@@ -307,7 +308,7 @@ def test_signals_end_the_node_cleanly(street, how):
     ('vocabulary:=[flumph]', "'flumph' is not known"), ('preset:=nope', 'unknown'), ('engine:=warp', 'give one of'),
     ('threshold:=2.0', 'threshold'), ('cameras:=[a, a]', 'twice'), ('cameras:=["no good"]', 'not a ROS name'),
 ])
-def test_a_node_that_cannot_start_says_why_and_fails(parameter, reason):
+def test_a_node_that_cannot_start_logs_why_and_fails(parameter, reason):
     with NodeProcess(parameter, name='doomed') as process:
         code = process.process.wait(40)
         process._reader.join(5)

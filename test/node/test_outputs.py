@@ -8,10 +8,11 @@ import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
-from faults_pictures import huge_png
-from lgseg_ros.node.camera import scaled_info, why_not_of
-from lgseg_ros.node.encodings import frame_from_compressed, png_message, run_length_message
-from lgseg_ros.node.images import ImageError
+from hostile_images import huge_png
+from lgseg_ros.node.camera_info import camera_info_mismatch, scale_camera_info
+from lgseg_ros.node.compressed_images import frame_from_compressed, png_message
+from lgseg_ros.node.image_conversions import ImageError
+from lgseg_ros.node.rle import rle_message
 from ros_graph import RELIABLE, NodeProcess, Peer, counters, pixels_of, wait_until
 
 
@@ -29,15 +30,15 @@ def autoware_decode(message):
     np.zeros((3, 4), np.uint8), np.arange(12, dtype=np.uint8).reshape(3, 4), np.full((1, 1), 9, np.uint8),
     np.random.default_rng(0).integers(0, 3, (37, 53)).astype(np.uint8),
 ])
-def test_run_lengths_decode_to_the_mask(ids):
+def test_rle_decodes_to_the_mask(ids):
     header = Header(frame_id='front')
-    message = run_length_message(ids, header)
+    message = rle_message(ids, header)
     assert message.header == header
     assert np.array_equal(autoware_decode(message), ids)
 
 
 def test_unlabelled_is_autowares_unknown():
-    decoded = autoware_decode(run_length_message(np.array([[255, 7, 7]], np.uint8), Header()))
+    decoded = autoware_decode(rle_message(np.array([[255, 7, 7]], np.uint8), Header()))
     assert decoded.tolist() == [[0, 7, 7]]
 
 
@@ -61,7 +62,7 @@ def test_jpeg_and_png_are_read(street, kind):
     (b'', 'neither JPEG nor PNG'), (b'\xff\xd8' + b'\xff' * 50, 'neither JPEG nor PNG'), (b'BM' * 100, 'neither JPEG'),
     (huge_png(), '40000x40000'), (bytes(compressed(np.zeros((64, 64, 3), np.uint8), '.png').data)[:45], 'damaged'),
 ])
-def test_bad_compressed_pictures_are_refused(data, reason):
+def test_bad_compressed_images_are_refused(data, reason):
     with pytest.raises(ImageError, match=reason):
         frame_from_compressed(CompressedImage(format='x' * 1000, data=data))
 
@@ -74,7 +75,7 @@ def camera_info(width=480, height=360):
 
 
 def test_camera_info_scales_with_the_mask():
-    scaled = scaled_info(camera_info(), Header(frame_id='a'), (360, 480), (180, 240))
+    scaled = scale_camera_info(camera_info(), Header(frame_id='a'), (360, 480), (180, 240))
     assert (scaled.width, scaled.height, scaled.header.frame_id) == (240, 180, 'a')
     assert scaled.k.tolist() == [200, 0, 120, 0, 205, 90, 0, 0, 1]
     assert scaled.p.tolist() == [200, 0, 120, -10, 0, 205, 90, 0, 0, 0, 1, 0]
@@ -82,32 +83,31 @@ def test_camera_info_scales_with_the_mask():
     sensor = camera_info(1920, 1440)
     sensor.binning_x = sensor.binning_y = 2
     sensor.roi.x_offset, sensor.roi.y_offset, sensor.roi.width, sensor.roi.height = 480, 360, 960, 720
-    half = scaled_info(sensor, Header(), (360, 480), (180, 240))
+    half = scale_camera_info(sensor, Header(), (360, 480), (180, 240))
     assert (half.width, half.height, half.binning_x) == (960, 720, 2)
     assert (half.roi.x_offset, half.roi.y_offset, half.roi.width, half.roi.height) == (240, 180, 480, 360)
-    same = scaled_info(camera_info(), Header(), (360, 480), (360, 480))
+    same = scale_camera_info(camera_info(), Header(), (360, 480), (360, 480))
     assert same.k.tolist() == camera_info().k.tolist()
-    assert scaled_info(None, Header(), (1, 1), (1, 1)) is None
 
 
-def test_camera_info_of_other_pictures_is_known():
+def test_camera_info_of_other_images_is_known():
     """A camera that came back with another resolution, or without its calibration file, say."""
-    assert not why_not_of(camera_info(), (360, 480))
-    assert 'of 480x360, not of these pictures of 640x480' in why_not_of(camera_info(), (480, 640))
-    assert not why_not_of(CameraInfo(), (360, 480)), 'an uncalibrated driver tells no size'
+    assert not camera_info_mismatch(camera_info(), (360, 480))
+    assert 'for images of 480x360, but these are 640x480' in camera_info_mismatch(camera_info(), (480, 640))
+    assert not camera_info_mismatch(CameraInfo(), (360, 480)), 'an uncalibrated driver tells no size'
     sensor = camera_info(1921, 1441)
     sensor.binning_x = sensor.binning_y = 2
-    assert not any(why_not_of(sensor, size) for size in ((720, 960), (721, 961), (1441, 1921)))
-    assert 'of 960x720' in why_not_of(sensor, (480, 640))
+    assert not any(camera_info_mismatch(sensor, size) for size in ((720, 960), (721, 961), (1441, 1921)))
+    assert 'of 960x720' in camera_info_mismatch(sensor, (480, 640))
     sensor.roi.width, sensor.roi.height = 960, 720
-    assert not why_not_of(sensor, (360, 480)) and 'of 480x360' in why_not_of(sensor, (720, 960))
+    assert not camera_info_mismatch(sensor, (360, 480)) and 'of 480x360' in camera_info_mismatch(sensor, (720, 960))
 
 
 def test_all_outputs_of_one_frame_agree(street):
     with NodeProcess('threads:=1', 'preset:=autoware', name='full') as process, \
             Peer('/full', listen=('mask', 'label_info')) as peer:
         runs, pngs, infos, latencies = [], [], [], []
-        for topic, kind, store in (('mask/run_length', Image, runs), ('mask/compressed', CompressedImage, pngs),
+        for topic, kind, store in (('mask/rle', Image, runs), ('mask/compressed', CompressedImage, pngs),
                                    ('camera_info', CameraInfo, infos), ('latency', Float32, latencies)):
             peer.node.create_subscription(kind, f'/full/{topic}', store.append, RELIABLE)
         infos_out = peer.node.create_publisher(CameraInfo, 'camera_info', 1)
@@ -136,22 +136,22 @@ def test_masks_of_the_networks_size(street):
         assert (mask.height, mask.width) == (312, 552)
 
 
-def test_compressed_pictures_are_segmented(street):
+def test_compressed_images_are_segmented(street):
     with NodeProcess('threads:=1', 'transport:=compressed', 'lazy_subscription:=true', name='jpeg',
                      remap=('image:=/cam/image_raw',)) as process, Peer('/jpeg') as peer:
-        pictures = peer.node.create_publisher(CompressedImage, '/cam/image_raw/compressed', 1)
+        publisher = peer.node.create_publisher(CompressedImage, '/cam/image_raw/compressed', 1)
         peer.connect(process, camera=False)
-        wait_until(pictures.get_subscription_count, 'the compressed subscription')
+        wait_until(publisher.get_subscription_count, 'the compressed subscription')
         message = compressed(street[0])
 
         def mask():
             message.header = peer.header()
-            pictures.publish(message)
+            publisher.publish(message)
             return peer.masks
         wait_until(mask, 'a mask of a JPEG')
         agree = (pixels_of(peer.masks[0]) == street[1])[street[1] != 255]
         assert agree.mean() > 0.7
-        message.data = b'not a picture'
+        message.data = b'not an image'
         mask()
         wait_until(lambda: counters(peer, 'failed') and counters(peer, 'failed')[-1], 'the failure to be counted')
 
@@ -169,7 +169,7 @@ def test_a_lazy_node_leaves_the_camera_alone(street):
         wait_until(lambda: peer.publisher.get_subscription_count() == 0, 'the node to unsubscribe')
 
 
-def test_a_qos_mismatch_names_publisher_and_cure(street):
+def test_a_qos_mismatch_names_publisher_and_fix(street):
     with NodeProcess('image_reliability:=reliable', name='strict') as process, Peer('/strict') as peer:
         wait_until(lambda: 'image_reliability:=best_effort' in process.log, 'the warning')
         assert '/peer publishes with reliability BEST_EFFORT' in process.log

@@ -1,4 +1,4 @@
-"""The parameter table, its documentation and the shipped parameter files say what the declarations say."""
+"""The parameter table, its documentation and the shipped parameter files match the declarations."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import yaml
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.cli.params import REGENERATE
-from lgseg_ros.node.settings import Settings, declare
+from lgseg_ros.node.parameters import Settings, declare_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [entry.name for entry in fields(Settings)]
@@ -39,15 +39,15 @@ def settings_from_file(path):
     rclpy.init(context=context)
     node = rclpy.create_node('lgseg', context=context, cli_args=['--ros-args', '--params-file', str(path)])
     try:
-        return declare(node)
+        return declare_parameters(node)
     finally:
         node.destroy_node()
         rclpy.try_shutdown(context=context)
 
 
 def test_the_documented_table_is_the_declared_one(capsys):
-    documented = (ROOT / 'docs' / 'parameters.md').read_text()
-    assert documented == printed(capsys, '--markdown'), f'docs/parameters.md is old; write it again with: {REGENERATE}'
+    documented = (ROOT / 'docs' / 'reference' / 'parameters.md').read_text()
+    assert documented == printed(capsys, '--markdown'), f'docs/reference/parameters.md is old: {REGENERATE}'
 
 
 @pytest.mark.parametrize('path', node_files(), ids=lambda path: path.name)
@@ -61,6 +61,7 @@ def test_parameter_files_name_real_parameters_with_valid_values(path):
 def test_the_default_file_names_every_parameter():
     given = node_files()[ROOT / 'config' / 'segment.yaml']['ros__parameters']
     missing = set(NAMES) - set(given) - LEFT_TO_THE_USER
+    assert given == {name: getattr(Settings(), name) for name in given}, 'the file holds the defaults'
     assert missing == set(), f'add to config/segment.yaml, as `lgseg params --yaml` prints them: {sorted(missing)}'
 
 
@@ -71,14 +72,14 @@ def test_the_printed_file_starts_a_node_with_the_defaults(capsys, tmp_path):
     assert set(yaml.safe_load(path.read_text())['/**']['ros__parameters']) == set(NAMES)
 
 
-def test_an_empty_list_in_a_file_is_no_words(tmp_path):
+def test_an_empty_list_in_a_file_is_no_classes(tmp_path):
     """ROS makes nothing of it, not a list."""
     path = tmp_path / 'empty.yaml'
     path.write_text('/**:\n  ros__parameters:\n    vocabulary: []\n    cameras: []\n')
     assert settings_from_file(path) == Settings()
 
 
-def test_every_row_says_all_there_is(capsys):
+def test_every_row_is_complete(capsys):
     rows = {row['name']: row for row in json.loads(printed(capsys, '--json'))}
     assert list(rows) == NAMES
     assert all(len(row['description']) > 10 and row['type'] for row in rows.values())

@@ -17,7 +17,8 @@ LOOKS = {('topic', 'publish'): 'get_publisher_names_and_types_by_node',
          ('topic', 'subscribe'): 'get_subscriber_names_and_types_by_node',
          ('service', 'reply'): 'get_service_names_and_types_by_node',
          ('service', 'request'): 'get_client_names_and_types_by_node'}
-CONFIGURATIONS = [(), ('transport:=compressed', 'use_sim_time:=true', 'bond_heartbeat_period:=0.1')]   # between them, every topic there is
+# Between them, every topic there is.
+CONFIGURATIONS = [(), ('transport:=compressed', 'use_sim_time:=true', 'bond_heartbeat_period:=0.1')]
 NOT_EVERYWHERE = {'/lgseg/get_type_description'}                         # Humble's nodes have none
 
 
@@ -72,7 +73,8 @@ def node_names():
         for parameters in CONFIGURATIONS:
             wait_until(lambda: 'lgseg' not in observer.get_node_names(), 'the node before to leave')
             with NodeProcess('threads:=1', *parameters) as process:
-                wait_until(lambda: 'active; ' in process.log or process.process.poll() is not None, 'the node to start')
+                wait_until(lambda: 'activated; ' in process.log or process.process.poll() is not None,
+                           'the node to start')
                 assert process.process.poll() is None, process.log
                 wait_until(lambda: graph_names(observer)['topic', 'subscribe'], 'its topics')
                 for key, found in settled(lambda: graph_names(observer)).items():
@@ -129,7 +131,7 @@ def unsafe(source):
             found += [f'line {node.lineno}: import of {name}' for name in names if name.split('.')[0] in UNSAFE_IMPORTS]
         if isinstance(node, ast.Call):
             name, given = ast.unparse(node.func), {(k.arg, getattr(k.value, 'value', None)) for k in node.keywords}
-            if name in UNSAFE_CALLS or given & FORBIDDEN or name in NEEDED and NEEDED[name] not in given:
+            if name in UNSAFE_CALLS or given & FORBIDDEN or (name in NEEDED and NEEDED[name] not in given):
                 found.append(f'line {node.lineno}: {ast.unparse(node)[:80]}')
     return found
 

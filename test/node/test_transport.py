@@ -36,6 +36,6 @@ def test_where_a_node_listens(profile, alone, monkeypatch):
     monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', str(find_share('config', profile)))
     monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', str(find_share('config', profile)))
     with NodeProcess('autostart:=false') as node:
-        found = wait_until(lambda: udp_addresses(node.process) & {'0.0.0.0', '239.255.0.1'} and udp_addresses(node.process),
-                           'its sockets')
+        found = wait_until(lambda: udp_addresses(node.process) & {'0.0.0.0', '239.255.0.1'}
+                           and udp_addresses(node.process), 'its sockets')
         assert (found <= LOOPBACK) == alone

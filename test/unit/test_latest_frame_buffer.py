@@ -1,20 +1,20 @@
-"""The newest-frame slots: drops are counted, cameras take turns, closing ends the wait."""
+"""The latest-frame buffer: drops are counted, cameras take turns, closing ends the wait."""
 
 import threading
 import time
 
-from lgseg_ros.node.slots import NewestFrames
+from lgseg_ros.node.latest_frame_buffer import LatestFrameBuffer
 
 
 def test_a_new_frame_replaces_one_that_waits():
-    frames = NewestFrames()
+    frames = LatestFrameBuffer()
     assert [frames.put('a', n) for n in range(3)] == [False, True, True]
     assert frames.take() == [('a', 2)]
     assert frames.put('a', 9) is False
 
 
 def test_a_fast_camera_cannot_starve_a_slow_one():
-    frames, served = NewestFrames(), []
+    frames, served = LatestFrameBuffer(), []
     frames.put('slow', 0)
     for n in range(6):
         for _ in range(5):
@@ -25,7 +25,7 @@ def test_a_fast_camera_cannot_starve_a_slow_one():
 
 
 def test_frames_alike_are_taken_together_in_turn():
-    frames = NewestFrames()
+    frames = LatestFrameBuffer()
     for camera, frame in (('a', 1), ('b', 20), ('c', 3), ('d', 5), ('e', None), ('f', None)):
         frames.put(camera, frame)
     sizes = {1: 'small', 3: 'small', 5: 'small', 20: 'big'}
@@ -37,7 +37,7 @@ def test_frames_alike_are_taken_together_in_turn():
 
 
 def test_close_wakes_the_taker():
-    frames, got = NewestFrames(), []
+    frames, got = LatestFrameBuffer(), []
     thread = threading.Thread(target=lambda: got.append(frames.take()))
     thread.start()
     time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Rows of the fault table: hostile words, many clients, and 1,000 changes while frames flow."""
+"""Rows of the fault table: hostile vocabularies, many clients, and 1,000 changes while frames flow."""
 
 import random
 import threading
@@ -8,14 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from faults_table import fault, fault_rows
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
+
+from faults_table import fault, fault_rows
+from lgseg_ros.srv import SetVocabulary
 from ros_graph import NodeProcess, Peer, pixels_of, wait_until
 
-from lgseg_ros.srv import SetVocabulary
-
-WORDS = 'Words (service and parameters)'
+VOCABULARY = 'Vocabulary (service and parameters)'
 CHANGES = 1000
 WARM_UP = 200          # changes after which memory must have stopped growing
 MOST_GROWTH = 1.03     # resident memory, of that after the warm-up
@@ -24,13 +24,13 @@ HUGE = 10_000_000
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', name='words') as process:
+    with NodeProcess('threads:=1', name='vocabulary') as process:
         yield process
 
 
 @pytest.fixture(scope='module')
 def peer(process):
-    with Peer('/words', listen=('mask', 'label_info')) as peer:
+    with Peer('/vocabulary', listen=('mask', 'label_info')) as peer:
         yield peer.connect(process)
 
 
@@ -74,7 +74,7 @@ ACCEPTED = [
     ('a right-to-left name', 'that name, exactly', {'classes': ['דרך=road']}, ['דרך']),
     ('a NUL in a name', 'the name ends there, as ROS strings do', {'classes': ['sky\0evil']}, ['sky']),
     ('spaces and capitals', 'the name as written, less outer spaces', {'classes': ['  SKY  ']}, ['SKY']),
-    ('the same phrase in two classes', 'both names; answer and log say that only the first can win',
+    ('the same phrase in two classes', 'both names; answer and log warn that only the first can win',
      {'classes': ['one=road', 'two=road']}, ['one', 'two']),
     ('a threshold that is no number', 'the threshold stays',
      {'classes': ['road'], 'threshold': float('nan')}, ['road']),
@@ -83,9 +83,9 @@ ACCEPTED = [
 ]
 
 
-@fault_rows(WORDS, 'asked, reason', [(broken, f'refused: "{reason}"', request, reason)
+@fault_rows(VOCABULARY, 'asked, reason', [(broken, f'refused: "{reason}"', request, reason)
                                        for broken, reason, request in REFUSED])
-def test_hostile_words_are_refused(process, peer, small, asked, reason):
+def test_hostile_vocabularies_are_refused(process, peer, small, asked, reason):
     before = peer.get_vocabulary()
     answer = peer.set_vocabulary(**asked)
     assert not answer.success and reason in answer.message and 'nothing was changed' in answer.message
@@ -95,8 +95,8 @@ def test_hostile_words_are_refused(process, peer, small, asked, reason):
     assert len(max(process.log.splitlines(), key=len)) < 800
 
 
-@fault_rows(WORDS, 'asked, names', [(broken, seen, request, names) for broken, seen, request, names in ACCEPTED])
-def test_odd_words_are_taken_as_they_are(peer, small, asked, names):
+@fault_rows(VOCABULARY, 'asked, names', [(broken, seen, request, names) for broken, seen, request, names in ACCEPTED])
+def test_odd_vocabularies_are_taken_as_they_are(peer, small, asked, names):
     before = peer.get_vocabulary()
     answer = peer.set_vocabulary(**asked)
     assert answer.success, answer.message
@@ -109,7 +109,7 @@ def test_odd_words_are_taken_as_they_are(peer, small, asked, names):
     assert set(np.unique(pixels_of(mask))) <= set(answer.ids) | {255}
 
 
-@fault(WORDS, 'all of the 10 MB requests above', "the node's memory does not grow with them")
+@fault(VOCABULARY, 'all of the 10 MB requests above', "the node's memory does not grow with them")
 def test_huge_requests_leave_nothing_behind(process, peer):
     huge = [request for _, _, request in REFUSED if any(len(text) > 1_000_000 for text in request.get('classes', []))]
     peer.set_vocabulary(**huge[0])
@@ -119,26 +119,27 @@ def test_huge_requests_leave_nothing_behind(process, peer):
     assert resident_kb(process) < before + 60_000   # the middleware keeps a buffer of the largest request
 
 
-@fault(WORDS, 'ten clients ask at once', 'every one is answered; versions are never given twice')
+@fault(VOCABULARY, 'ten clients ask at once', 'every one is answered; versions are never given twice')
 def test_ten_clients_at_once(peer, small):
-    clients = [peer.node.create_client(SetVocabulary, '/words/set_vocabulary') for _ in range(10)]
+    clients = [peer.node.create_client(SetVocabulary, '/vocabulary/set_vocabulary') for _ in range(10)]
     wait_until(lambda: all(client.service_is_ready() for client in clients), 'ten clients')
     time.sleep(0.5)   # the node's side of the match has no signal of its own here
-    words = ['road', 'car', 'sky', 'tree', 'fence', 'pole', 'building', 'person', 'grass', 'truck']
+    names = ['road', 'car', 'sky', 'tree', 'fence', 'pole', 'building', 'person', 'grass', 'truck']
     before = peer.get_vocabulary().version
-    futures = [client.call_async(SetVocabulary.Request(classes=[word])) for client, word in zip(clients, words)]
+    futures = [client.call_async(SetVocabulary.Request(classes=[name]))
+               for client, name in zip(clients, names, strict=True)]
     wait_until(lambda: all(future.done() for future in futures), 'ten answers')
     answers = [future.result() for future in futures]
-    assert [list(answer.names) for answer in answers] == [[word] for word in words]
+    assert [list(answer.names) for answer in answers] == [[name] for name in names]
     assert sorted(answer.version for answer in answers) == list(range(before + 1, before + 11))
     assert peer.get_vocabulary().version == before + 10
     assert peer.mask_of(small)
 
 
-@fault(WORDS, 'parameters hammered: 300 sets, good and bad, mixed with service calls',
+@fault(VOCABULARY, 'parameters hammered: 300 sets, good and bad, mixed with service calls',
        'each is answered, a refused one changes nothing, parameter and service agree at the end')
 def test_hammered_parameters(process, peer, small):
-    client = AsyncParameterClient(peer.node, '/words')
+    client = AsyncParameterClient(peer.node, '/vocabulary')
     wait_until(client.services_are_ready, 'parameter services')
     random_ = random.Random(3)
     choices = [('vocabulary', ['road', 'car'], True), ('vocabulary', ['flumph'], False), ('threshold', 0.3, True),
@@ -160,10 +161,10 @@ def test_hammered_parameters(process, peer, small):
     assert process.process.poll() is None
 
 
-@fault(WORDS, f'{CHANGES:,} changes of the vocabulary while 30 Hz frames flow',
+@fault(VOCABULARY, f'{CHANGES:,} changes of the vocabulary while 30 Hz frames flow',
        'every mask is explained by the newest LabelInfo stamped no later; no id gets another name; memory is flat')
 def test_a_thousand_changes(process, peer, small):
-    # Disjoint words, so that a mask of the wrong version cannot pass for one of the right version.
+    # Disjoint classes, so that a mask of the wrong version cannot pass for one of the right version.
     vocabularies = [['road', 'car', 'sky'], ['person', 'building', 'tree'], ['fence', 'pole', 'vehicle=car|truck'],
                     ['grass', 'wall', 'ground=road|pavement']]
     stop, first, memory = threading.Event(), len(peer.masks), {}
@@ -198,17 +199,17 @@ def unexplained(masks, labels):
     """How many masks hold an id that the newest LabelInfo stamped no later does not name."""
     def stamp(message):
         return message.header.stamp.sec, message.header.stamp.nanosec
-    told = sorted(((stamp(label), {entry.class_id for entry in label.class_map}) for label in labels),
+    reported = sorted(((stamp(label), {entry.class_id for entry in label.class_map}) for label in labels),
                   key=lambda entry: entry[0])
     wrong = 0
     for mask in masks:
-        known = [ids for when, ids in told if when <= stamp(mask)]
+        known = [ids for when, ids in reported if when <= stamp(mask)]
         wrong += not known or not set(np.unique(pixels_of(mask)).tolist()) <= known[-1] | {255}
     return wrong
 
 
-@fault(WORDS, 'more than 255 names in one run',
-       'the 256th is refused and says to restart; names known before still work')
+@fault(VOCABULARY, 'more than 255 names in one run',
+       'the 256th is refused with the hint to restart; names known before still work')
 def test_ids_run_out(peer, small):
     for n in range(40):
         answer = peer.set_vocabulary([f'name {n} {i}=road' for i in range(10)])

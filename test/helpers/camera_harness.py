@@ -6,13 +6,14 @@ It also shows that a camera which fails does not touch the others.
 import time
 
 from rclpy.qos import qos_profile_sensor_data
-from ros_graph import PATIENCE_S, RELIABLE, NodeProcess, Peer, wait_until
 from sensor_msgs.msg import CompressedImage, Image
+
+from ros_graph import PATIENCE_S, RELIABLE, NodeProcess, Peer, wait_until
 
 PACE_S = 0.25    # between repeats: best effort may lose one, and diagnostics tick once a second
 
 
-class Lane:
+class RowCamera:
     """The camera of one row: what was sent on it, and what came back."""
 
     def __init__(self, peer, node_name, camera, kind):
@@ -37,20 +38,21 @@ class Lane:
         return int(values[-1])
 
 
-class Lanes:
-    """The node, a peer, and a lane for each row's key."""
+class CameraHarness:
+    """The node, a peer, and a camera for each row's key."""
 
-    def __init__(self, keys, kind=Image, name='lanes', parameters=()):
+    def __init__(self, keys, kind=Image, name='harness', parameters=()):
         """kind: Image or CompressedImage."""
         self.name = name
         self.keys = {key: f'c{number}' for number, key in enumerate(keys)}
         self.process = NodeProcess(f'cameras:=[{", ".join(self.keys.values())}]', 'threads:=1', *parameters, name=name)
         self.peer = Peer(f'/{name}', listen=())
-        self.lanes = {key: Lane(self.peer, f'/{name}', camera, kind) for key, camera in self.keys.items()}
+        self.cameras = {key: RowCamera(self.peer, f'/{name}', camera, kind) for key, camera in self.keys.items()}
 
     def __enter__(self):
         self.peer.connect(self.process, camera=False)
-        wait_until(lambda: all(lane.publisher.get_subscription_count() for lane in self.lanes.values()), 'all cameras')
+        wait_until(lambda: all(camera.publisher.get_subscription_count() for camera in self.cameras.values()),
+                   'all cameras')
         wait_until(lambda: all(self.peer.node.count_publishers(f'/{self.name}/{camera}/mask')
                                for camera in self.keys.values()), 'all masks')
         time.sleep(0.5)   # the node's side of the match has no signal of its own here
@@ -66,10 +68,10 @@ class Lanes:
         while time.monotonic() < deadline and (left := [key for key in messages if not done(key)]):
             assert self.process.process.poll() is None, self.process.log
             for key in left:   # one at a time: a second would replace the first while that waits
-                self.lanes[key].publisher.publish(messages[key][turn % len(messages[key])])
+                self.cameras[key].publisher.publish(messages[key][turn % len(messages[key])])
             turn += 1
             time.sleep(PACE_S)
 
     def all_masked(self, messages, key):
         """Whether every message of the row has its mask."""
-        return all(self.lanes[key].mask_for(message) for message in messages[key])
+        return all(self.cameras[key].mask_for(message) for message in messages[key])

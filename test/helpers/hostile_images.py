@@ -8,7 +8,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from lgseg_ros.node.images import image_message
+from lgseg_ros.node.image_conversions import image_message
 
 HEIGHT, WIDTH = 24, 32
 NOISE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
@@ -24,8 +24,8 @@ def header(**stamp):
     return result
 
 
-def picture(height=HEIGHT, width=WIDTH, encoding='bgr8', **fields):
-    """A good picture of noise, with `fields` of the message set to something else."""
+def noise_image(height=HEIGHT, width=WIDTH, encoding='bgr8', **fields):
+    """A good image of noise, with `fields` of the message set to something else."""
     pixels = np.resize(NOISE, (height, width, 3) if encoding != 'mono8' else (height, width))
     message = image_message(pixels, encoding, header())
     for name, value in fields.items():
@@ -34,7 +34,7 @@ def picture(height=HEIGHT, width=WIDTH, encoding='bgr8', **fields):
 
 
 def framed(frame_id=None, **stamp):
-    """A good picture whose header is odd."""
+    """A good image whose header is odd."""
     message = image_message(NOISE, 'bgr8', header(**stamp))
     if frame_id is not None:
         message.header.frame_id = frame_id
@@ -42,7 +42,7 @@ def framed(frame_id=None, **stamp):
 
 
 def claims(height, width):
-    """A header that promises a huge picture; nothing of that size may be allocated."""
+    """A header that promises a huge image; nothing of that size may be allocated."""
     return Image(header=header(), height=height, width=width, encoding='bgr8', step=(width * 3) % 2**32, data=b'abc')
 
 
@@ -53,22 +53,22 @@ REFUSED = [
     ('height is 4,294,967,295', 'image is 32x4294967295', claims(2**32 - 1, 32)),
     ('a header of 40000 x 40000', 'image is 40000x40000', claims(40000, 40000)),
     ('a header of 16384 x 16384', 'pixels at most 67108864', claims(16384, 16384)),
-    ('step is 0', 'step is 0, but 32 pixels of bgr8 need 96', picture(step=0)),
-    ('step is a byte short', 'step is 95', picture(step=95)),
-    ('step is 4,294,967,295', 'data has 2304 bytes', picture(step=2**32 - 1)),
-    ('data is empty', 'data has 0 bytes', picture(data=b'')),
-    ('data is a byte short', 'data has 2303 bytes', picture(data=bytes(2303))),
+    ('step is 0', 'step is 0, but 32 pixels of bgr8 need 96', noise_image(step=0)),
+    ('step is a byte short', 'step is 95', noise_image(step=95)),
+    ('step is 4,294,967,295', 'data has 2304 bytes', noise_image(step=2**32 - 1)),
+    ('data is empty', 'data has 0 bytes', noise_image(data=b'')),
+    ('data is a byte short', 'data has 2303 bytes', noise_image(data=bytes(2303))),
     ('encoding is empty', "encoding ''", Image(header=header(), height=2, width=2, step=6, data=bytes(12))),
-    ('encoding is unknown', "encoding 'nonsense'", picture(encoding='nonsense')),
-    ('encoding in capitals', "encoding 'BGR8'", picture(encoding='BGR8')),
-    ('encoding of 100,000 letters', f"encoding '{'x' * 40}'", picture(encoding='x' * 100_000)),
-    ('encoding in emoji and right-to-left letters', "encoding '🚗אבג'", picture(encoding='🚗אבג')),
+    ('encoding is unknown', "encoding 'nonsense'", noise_image(encoding='nonsense')),
+    ('encoding in capitals', "encoding 'BGR8'", noise_image(encoding='BGR8')),
+    ('encoding of 100,000 letters', f"encoding '{'x' * 40}'", noise_image(encoding='x' * 100_000)),
+    ('encoding in emoji and right-to-left letters', "encoding '🚗אבג'", noise_image(encoding='🚗אבג')),
 ]
 # What is odd, what the user gets, the messages; every one must have its mask.
 ACCEPTED = [
-    ('data longer than the picture', 'a mask; the rest is ignored', [picture(data=bytes(5000))]),
-    ('rows padded to a step of 101', 'a mask', [picture(step=101, data=bytes(101 * HEIGHT))]),
-    ('is_bigendian is 255', 'a mask', [picture(is_bigendian=255)]),
+    ('data longer than the image', 'a mask; the rest is ignored', [noise_image(data=bytes(5000))]),
+    ('rows padded to a step of 101', 'a mask', [noise_image(step=101, data=bytes(101 * HEIGHT))]),
+    ('is_bigendian is 255', 'a mask', [noise_image(is_bigendian=255)]),
     ('frame_id is empty', 'a mask with the same frame_id', [framed('')]),
     ('frame_id of 100,000 letters', 'a mask with the same frame_id', [framed('f' * 100_000)]),
     ('frame_id with slashes, emoji and newlines', 'a mask with the same frame_id', [framed('/a//🚗\n../שלום')]),
@@ -77,24 +77,25 @@ ACCEPTED = [
     ('stamp is in the far future', 'a mask of that stamp', [framed(sec=2**31 - 1, nanosec=999_999_999)]),
     ('nanoseconds above a second', 'a mask of that stamp', [framed(nanosec=2**32 - 1)]),
     ('time jumps back, again and again', 'a mask of every stamp', [framed(sec=900), framed(sec=5), framed(sec=400)]),
-    ('a picture of one pixel', 'a mask of one pixel', [picture(1, 1)]),
-    ('a picture of one row', 'a mask of one row', [picture(1, 4000)]),
-    ('a picture of odd sides', 'a mask of that size', [picture(7, 13)]),
-    ('the size changes with every frame', 'masks of each size', [picture(24, 32), picture(48, 20), picture(90, 160)]),
+    ('an image of one pixel', 'a mask of one pixel', [noise_image(1, 1)]),
+    ('an image of one row', 'a mask of one row', [noise_image(1, 4000)]),
+    ('an image of odd sides', 'a mask of that size', [noise_image(7, 13)]),
+    ('the size changes with every frame', 'masks of each size',
+     [noise_image(24, 32), noise_image(48, 20), noise_image(90, 160)]),
     ('the encoding changes with every frame', 'a mask of each frame',
-     [picture(), picture(encoding='mono8'), picture(encoding='rgb8')]),
+     [noise_image(), noise_image(encoding='mono8'), noise_image(encoding='rgb8')]),
 ]
 
 
 def _edited(find, put):
-    """A serialised picture in which the bytes `find` are replaced."""
-    raw = bytearray(serialize_message(picture()))
+    """A serialised image in which the bytes `find` are replaced."""
+    raw = bytearray(serialize_message(noise_image()))
     at = bytes(raw).index(find)
     raw[at:at + len(put)] = put
     return bytes(raw)
 
 
-_GOOD = bytes(serialize_message(picture()))
+_GOOD = bytes(serialize_message(noise_image()))
 _LENGTH = struct.pack('<I', HEIGHT * WIDTH * 3)
 # Not even a message: bytes that a broken or hostile peer puts on the wire.
 RAW = [
@@ -138,7 +139,7 @@ def hiding_jpeg():
 
 COMPRESSED_REFUSED = [
     ('compressed data is empty', 'neither JPEG nor PNG', packed(b'')),
-    ('compressed data is text', 'neither JPEG nor PNG', packed(b'not a picture' * 100)),
+    ('compressed data is text', 'neither JPEG nor PNG', packed(b'not an image' * 100)),
     ('compressed data is a GIF', 'neither JPEG nor PNG', packed(b'GIF89a' + bytes(100), 'gif')),
     ('a JPEG of its first bytes', 'neither JPEG nor PNG', packed(encoded('.jpg')[:20])),
     ('a PNG cut short', 'damaged', packed(encoded('.png')[:60], 'png')),
