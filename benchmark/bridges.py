@@ -13,7 +13,7 @@ import torch
 
 from lgseg_ros.cli.figures import add_json, write_json
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.model.weights_file import load_segmenter
+from lgseg_ros.model.weights_file import load_network
 from lgseg_ros.training.dataset import load_dataset
 from lgseg_ros.training.evaluate import evaluate
 from lgseg_ros.training.predict import torch_predictor
@@ -39,7 +39,7 @@ CHANGES = {
 
 def measure(weights, dataset, words, change, progress=True):
     """mIoU, percent, of the weights after a change of `CHANGES`."""
-    model = load_segmenter(weights).eval().to(memory_format=torch.channels_last)
+    model = load_network(weights).eval().to(memory_format=torch.channels_last)
     CHANGES[change](model)
     with torch.no_grad():
         rows = model.project_text(torch.from_numpy(words.vectors))

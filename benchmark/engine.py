@@ -45,10 +45,10 @@ def ours_in_torch(weights, threads):
     """The same network and answer, ids and confidence, in eager torch: the code that training measures with."""
     import torch
 
-    from lgseg_ros.model.weights_file import load_segmenter
+    from lgseg_ros.model.weights_file import load_network
     from lgseg_ros.training.predict import torch_predictor
     torch.set_num_threads(threads)
-    model = load_segmenter(weights).to(memory_format=torch.channels_last)
+    model = load_network(weights).to(memory_format=torch.channels_last)
     vocabulary = VocabularyState(weights.bank).replace([], 'camvid')
     predict = torch_predictor(model, torch.from_numpy(vocabulary.rows), np.asarray(vocabulary.row_ids))
     return lambda bgr: predict(to_network(Frame(bgr, 'bgr'), network_size(*bgr.shape[:2])))

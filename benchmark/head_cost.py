@@ -18,7 +18,7 @@ def count_parameters(model):
     """Parameters that the mask depends on: those of training's auxiliary loss alone do not count."""
     model.eval().zero_grad()
     found = model(torch.rand(1, 3, 64, 64), model.project_text(torch.rand(3, model.config.text_dim)))
-    (found.logits.std() + (0 if found.scores is None else found.scores.std())).backward()
+    (found.logits.std() + (0 if found.upsample_logits is None else found.upsample_logits.std())).backward()
     count = sum(p.numel() for p in model.parameters() if p.grad is not None)
     model.zero_grad()
     return count

@@ -25,7 +25,7 @@ from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.media.images import find_images
-from lgseg_ros.model.weights_file import load_segmenter
+from lgseg_ros.model.weights_file import load_network
 from lgseg_ros.training.predict import torch_predictor
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -70,7 +70,7 @@ def main():
     if not has_int8_dot() and int8_path(weights).is_file():   # too slow for a robot here, but the rounding is the same
         engines['onnxruntime int8'] = OnnxRuntimeEngine(weights, precision='int8')
         lacking = [entry for entry in lacking if entry['name'] not in engines]
-    model, rows = load_segmenter(weights), {label: {'engine': label} for label in engines}
+    model, rows = load_network(weights), {label: {'engine': label} for label in engines}
     for words in arguments.words:
         vocabulary = VocabularyState(weights.bank).replace(names(weights, words))
         predict = torch_predictor(model, torch.from_numpy(vocabulary.rows), vocabulary.row_ids)

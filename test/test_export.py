@@ -13,8 +13,8 @@ from lgseg_ros.cli.main import main
 from lgseg_ros.engines.export import Deployed, export_onnx
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
-from lgseg_ros.model.segmenter import Segmenter
-from lgseg_ros.model.weights_file import load_segmenter, save_weights
+from lgseg_ros.model.network import SegmentationNetwork
+from lgseg_ros.model.weights_file import load_network, save_weights
 from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 from small_network import SMALL_NETWORK, randomize_zero_init
 from street_dataset import PHRASES, TEXT_DIM, write_text_embeddings
@@ -30,7 +30,7 @@ def exported(request, tmp_path_factory):
     """A network and an ONNX Runtime session of its export."""
     import onnxruntime
     torch.manual_seed(0)
-    model = randomize_zero_init(Segmenter(CONFIGS[request.param]))
+    model = randomize_zero_init(SegmentationNetwork(CONFIGS[request.param]))
     path = tmp_path_factory.mktemp('onnx') / 'small.onnx'
     export_onnx(model, path, size=(64, 96))
     options = onnxruntime.SessionOptions()
@@ -61,12 +61,12 @@ def test_onnx_agrees_with_torch(exported, rows, size, batch):
 def test_weights_come_back_as_they_were_saved(tmp_path):
     bank = load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz'))
     torch.manual_seed(0)
-    model = randomize_zero_init(Segmenter(SMALL_NETWORK))
+    model = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
     save_weights(model, bank, tmp_path / 'new' / 'tiny.v2', {'name': 'tiny'})
     weights = load_weights(tmp_path / 'new' / 'tiny.v2.safetensors')
     assert weights.card['model'] == model.describe()
     assert weights.bank.names == list(PHRASES)
-    again = load_segmenter(weights)
+    again = load_network(weights)
     for name, value in model.state_dict().items():
         if not name.endswith('num_batches_tracked'):
             torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-6)
@@ -78,18 +78,18 @@ def test_weights_come_back_as_they_were_saved(tmp_path):
 def test_values_beyond_fp16_survive(tmp_path):
     """Running variances of some backbones pass 65504; as infinity they would silence the channel."""
     torch.manual_seed(0)
-    model = Segmenter(SMALL_NETWORK)
+    model = SegmentationNetwork(SMALL_NETWORK)
     large = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     large.running_var.fill_(1e6)
     save_weights(model, load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'large', {})
-    again = load_segmenter(load_weights(tmp_path / 'large.safetensors'))
+    again = load_network(load_weights(tmp_path / 'large.safetensors'))
     assert any((value == 1e6).all() for value in again.state_dict().values())
 
 
 @pytest.fixture
 def tiny_weights(tmp_path):
     torch.manual_seed(0)
-    save_weights(randomize_zero_init(Segmenter(SMALL_NETWORK)), load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'tiny',
+    save_weights(randomize_zero_init(SegmentationNetwork(SMALL_NETWORK)), load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'tiny',
                  {'name': 'tiny'})
     return tmp_path / 'tiny.safetensors'
 
@@ -113,7 +113,7 @@ def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatc
     import lgseg_ros.engines.export as module
     honest = module.export_onnx
     torch.manual_seed(9)   # the fixture's is 0
-    other = randomize_zero_init(Segmenter(SMALL_NETWORK))
+    other = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
     monkeypatch.setattr(module, 'export_onnx', lambda _, *rest, **options: honest(other, *rest, **options))
     with pytest.raises(ValueError, match='so it was removed'):
         make_onnx(tiny_weights)
@@ -139,5 +139,5 @@ def test_the_card_tells_nothing_of_this_machine():
 
 def test_shipped_weights_agree_with_torch(weights):
     """The exact answer interpolates every class everywhere; the graph does so where it is needed."""
-    same, exact = compare(load_segmenter(weights), weights)
+    same, exact = compare(load_network(weights), weights)
     assert same >= 0.999 and exact >= 0.995

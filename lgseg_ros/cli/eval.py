@@ -94,8 +94,8 @@ def _network(arguments):
     weights, pixels = load_weights(arguments.weights), arguments.network_pixels or DEFAULT_PIXELS
     facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'network_pixels': pixels}
     if arguments.engine == EXACT:
-        from ..model.weights_file import load_segmenter
-        return weights.bank, _torch(load_segmenter(weights), arguments.device, pixels), {**facts, **TORCH}
+        from ..model.weights_file import load_network
+        return weights.bank, _torch(load_network(weights), arguments.device, pixels), {**facts, **TORCH}
     from ..training.evaluate import engine_predictor
     engine = _engine(arguments, weights, pixels)
     facts.update(engine=engine.NAME, precision=engine.precision)

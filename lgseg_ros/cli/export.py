@@ -59,9 +59,9 @@ def make_onnx(path):
     """
     from ..engines.export import export_onnx
     from ..engines.weights import load_weights
-    from ..model.weights_file import load_segmenter
+    from ..model.weights_file import load_network
     weights = load_weights(path)
-    model = load_segmenter(weights)
+    model = load_network(weights)
     export_onnx(model, weights.onnx_path, metadata={'weights_sha256': weights.sha256})
     same, exact = compare(model, weights)
     if same < 0.99:

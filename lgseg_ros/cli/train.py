@@ -85,8 +85,8 @@ def _add_recipe(group):
 
 def _add_network(group):
     from ..model.baselines import HEADS
-    from ..model.segmenter import SegmenterConfig
-    default = SegmenterConfig()
+    from ..model.network import NetworkConfig
+    default = NetworkConfig()
     group.add_argument('--backbone', default=default.backbone, help='any timm model with maps at strides 4 to 32 '
                                                                     '(default: %(default)s)')
     group.add_argument('--pretrained', choices=('imagenet', 'none'), default='imagenet', help='default: %(default)s')
@@ -174,18 +174,18 @@ def _start(arguments, bank):
     Raises VocabularyError when the bank, `Embeddings`, is of another text encoder than they.
     """
     from ..engines.weights import load_weights
-    from ..model.segmenter import with_upsampling
-    from ..model.weights_file import load_segmenter
+    from ..model.network import with_upsampling
+    from ..model.weights_file import load_network
     from ..vocabulary.compatibility import check_bank
     weights = load_weights(arguments.init)
     check_bank(weights, bank, arguments.bank)
-    model = load_segmenter(weights)
+    model = load_network(weights)
     return model if model.upsample or not arguments.upsample else with_upsampling(model, arguments.upsample)
 
 
 def recipe(arguments, text_dim):
-    """TrainConfig and SegmenterConfig of the arguments; text_dim: width of the bank's embeddings."""
-    from ..model.segmenter import SegmenterConfig
+    """TrainConfig and NetworkConfig of the arguments; text_dim: width of the bank's embeddings."""
+    from ..model.network import NetworkConfig
     from ..training.train import TrainConfig
     height, width = arguments.crop
     config = TrainConfig(
@@ -198,7 +198,7 @@ def recipe(arguments, text_dim):
         pretrained=None if arguments.pretrained == 'none' or arguments.init else arguments.pretrained,
         head='ours' if arguments.init else arguments.head, init=Path(arguments.init).stem if arguments.init else '',
         unseen=tuple(name.strip() for name in arguments.unseen.split(',') if name.strip()))
-    model_config = SegmenterConfig(
+    model_config = NetworkConfig(
         backbone=arguments.backbone, text_dim=text_dim, blocks=arguments.blocks,
         image_to_text=arguments.image_to_text, text_to_image=arguments.text_to_image, upsample_dim=arguments.upsample)
     return config, model_config

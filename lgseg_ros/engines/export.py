@@ -9,7 +9,7 @@ import warnings
 import torch
 from torch import nn
 
-from ..model.labels import label_image
+from ..model.postprocessing import logits_to_mask
 from ..utils.atomic_write import atomic_write
 
 INPUTS = ('frames', 'rows', 'row_ids', 'threshold')
@@ -32,7 +32,7 @@ class Deployed(nn.Module):
         row_ids: int64 [K], 0..254; threshold: scalar.  Returns ids and confidence, uint8 [B, H, W]."""
         images = frames.permute(0, 3, 1, 2).to(rows.dtype) / 127.5 - 1
         found = self.model(images, rows)
-        return label_image(found.logits, row_ids, threshold, found.scores, self.every_cell)
+        return logits_to_mask(found.logits, row_ids, threshold, found.upsample_logits, self.every_cell)
 
 
 def export_onnx(model, path, every_cell=False, size=(360, 480), metadata=None):

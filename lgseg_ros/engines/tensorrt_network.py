@@ -39,7 +39,7 @@ def make_network(weights, precision, folder):
     try:
         import onnx
 
-        from ..model.weights_file import load_segmenter
+        from ..model.weights_file import load_network
         from .export import export_onnx
     except ImportError as error:
         raise EngineError(f'{network_name(weights, precision)} is not here, and cannot be made here ({error}); make '
@@ -47,7 +47,7 @@ def make_network(weights, precision, folder):
                           'weights') from error
     path = Path(folder) / network_name(weights, precision)
     with atomic_write(path) as partial:
-        export_onnx(load_segmenter(weights), partial, every_cell=True)
+        export_onnx(load_network(weights), partial, every_cell=True)
         model = bytes_at_the_border(onnx.load(partial))
         onnx.save(half_precision(model) if precision == 'fp16' else model, partial)
     return path

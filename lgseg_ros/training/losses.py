@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from ..model.upsample import mix
+from ..model.upsampling import convex_upsample
 from .augment import OUTSIDE
 
 VOID = 255
@@ -37,11 +37,11 @@ def sample_grid(logits, labels, phase, step=2, scores=None):
     Interpolating all classes to full size costs more than the network's own forward
     pass; a grid with a random phase sees every pixel over time.
     logits: [B, C, h, w]; labels: [B, H, W]; phase: (y, x), each below `step`;
-    scores: of `Upsampler`, None to interpolate bilinearly.
+    scores: of `UpsampleHead`, None to interpolate bilinearly.
     Returns logits [B, C, H/step, W/step] and labels [B, H/step, W/step].
     """
     if scores is not None:
-        return mix(logits, scores, phase, step), labels[:, phase[0]::step, phase[1]::step]
+        return convex_upsample(logits, scores, phase, step), labels[:, phase[0]::step, phase[1]::step]
     batch, height, width = labels.shape
     rows = torch.arange(phase[0], height, step, device=logits.device)
     columns = torch.arange(phase[1], width, step, device=logits.device)
@@ -96,7 +96,7 @@ def segmentation_loss(output, labels, row_class, weights, phase, others=0.0):
     """
     classes = len(weights)
     fine, deep = (absent_as_one(class_logits(each, row_class), classes) for each in (output.logits, output.auxiliary))
-    logits, found = sample_grid(fine, labels, phase, scores=output.scores)
+    logits, found = sample_grid(fine, labels, phase, scores=output.upsample_logits)
     target = _outside_as_void(found)
     absent = torch.ones(logits.shape[1] - classes, device=logits.device)
     weight = torch.cat([weights, absent])  # no pixel is labelled with a distractor; the length must fit

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..model.baselines import create_model
-from ..model.segmenter import SegmenterConfig
+from ..model.network import NetworkConfig
 from ..vocabulary.embedding_file import read_embeddings
 from ..vocabulary.compatibility import MIN_COSINE
 from .checkpoint import CheckpointError, load_checkpoint
@@ -42,7 +42,7 @@ def load_run(folder):
     path = folder / 'checkpoint.pt'
     state = load_checkpoint(path)
     try:
-        model = create_model(state['config'].get('head', 'ours'), SegmenterConfig(**state['model_config']))
+        model = create_model(state['config'].get('head', 'ours'), NetworkConfig(**state['model_config']))
         model.load_state_dict(state['ema'])
         config, epoch = state['config'], state['epoch']
     except (KeyError, TypeError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..engines.frames import ALL_PIXELS, SMALLEST
 from ..model.baselines import create_model
-from ..model.segmenter import SegmenterConfig
+from ..model.network import NetworkConfig
 from .batches import Batches
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .evaluate import evaluate
@@ -83,7 +83,7 @@ class Step(torch.nn.Module):
 class Trainer:
     """Model, optimiser, EMA and position of one run."""
 
-    def __init__(self, datasets, validation, bank, config, model_config=SegmenterConfig(), device='cpu', loaders=1,
+    def __init__(self, datasets, validation, bank, config, model_config=NetworkConfig(), device='cpu', loaders=1,
                  start=None):
         """datasets: to train on; validation: Dataset or None; loaders: threads that make batches;
         start: a network of `model_config` to begin with.
@@ -200,7 +200,7 @@ class Trainer:
         if missing:
             raise CheckpointError(f'{path} is of another program (it has no {", ".join(sorted(missing))}); '
                                   'give another --out')
-        defaults = {'config': asdict(TrainConfig()), 'model_config': asdict(SegmenterConfig())}
+        defaults = {'config': asdict(TrainConfig()), 'model_config': asdict(NetworkConfig())}
         for name, mine in (('config', asdict(self.config)), ('model_config', self.model.describe())):
             stored = {**defaults[name], **state[name]}   # what the run could not yet know had the default
             changed = [key for key in mine if stored[key] != mine[key]]

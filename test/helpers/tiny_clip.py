@@ -39,7 +39,7 @@ def make_weights(folder):
     import torch
 
     from lgseg_ros.cli.main import main
-    from lgseg_ros.model.segmenter import Segmenter, SegmenterConfig
+    from lgseg_ros.model.network import NetworkConfig, SegmentationNetwork
     from lgseg_ros.model.weights_file import save_weights
     from lgseg_ros.vocabulary.text_embeddings import TextBank
     from lgseg_ros.vocabulary.embedding_file import read_embeddings
@@ -47,7 +47,7 @@ def make_weights(folder):
                  '--pretrained', str(folder / 'right.safetensors')]) == 0
     bank = read_embeddings(folder / 'bank.npz')
     torch.manual_seed(0)
-    model = Segmenter(SegmenterConfig(text_dim=16, row_dim=8, pyramid_dim=8, pixel_dim=8, blocks=1))
+    model = SegmentationNetwork(NetworkConfig(text_dim=16, row_dim=8, pyramid_dim=8, pixel_dim=8, blocks=1))
     save_weights(model, TextBank(bank.names, bank.vectors), folder / 'small', {'text_encoder': bank.space.as_dict()})
 
 

