@@ -1,7 +1,7 @@
 """CLIP weights of the text encoder: where they are on this machine, and their download by open_clip.
 
-torch and open_clip are imported only when needed. Nothing is downloaded unless that is asked for, because nothing that a
-node does may wait for a network.
+torch and open_clip are imported only when needed. Nothing is downloaded unless that is asked for, because nothing that
+a node does may wait for a network.
 """
 
 import hashlib
@@ -76,7 +76,7 @@ def checkpoint_tag(path: str | Path) -> str:
 
 
 def quickgelu_variant(model: str) -> str | None:
-    """Return open_clip's name of `model` with the quick GELU, or None. A checkpoint does not tell which one it needs."""
+    """Return open_clip's name of `model` with the quick GELU, or None; a checkpoint does not tell which it needs."""
     variant = f'{model}-quickgelu'
     return variant if variant in import_open_clip().list_models() else None
 
@@ -141,7 +141,8 @@ def _caches_hold_weights(model: str) -> bool:
 
     On the hub they have open_clip's own file names, or the repository has the name of the model.
     """
-    home = os.environ.get('HF_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or home_folder() / '.cache', 'huggingface')
+    caches = os.environ.get('XDG_CACHE_HOME') or home_folder() / '.cache'
+    home = os.environ.get('HF_HOME') or Path(caches, 'huggingface')
     hub = Path(os.environ.get('HF_HUB_CACHE') or os.environ.get('HUGGINGFACE_HUB_CACHE') or Path(home, 'hub'))
     patterns = [f'models--*/snapshots/*/{name}' for name in HUB_FILES] + [f'models--*{escape(model)}*/snapshots/*/*']
     return (home_folder() / '.cache' / 'clip').is_dir() or any(any(hub.expanduser().glob(p)) for p in patterns)
@@ -186,7 +187,8 @@ def _download(open_clip: ModuleType, listed: dict[str, Any]) -> str:
 
 def _check_contact(address: str) -> None:
     """EncoderUnavailable if `address` does not answer; the hub's own retries take minutes to find out."""
-    import http.client       # here, because they are a tenth of the import time of a node
+    # Here, because they are a tenth of the import time of a node.
+    import http.client
     import urllib.error
     import urllib.request
     try:

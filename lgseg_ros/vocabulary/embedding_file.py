@@ -94,7 +94,8 @@ def _unit_vectors(vectors: npt.NDArray[Any], count: int) -> npt.NDArray[np.float
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and (lengths > 0).all()):
         raise ValueError('it holds embeddings that are zero or not finite')
-    return vectors / lengths
+    unit: npt.NDArray[np.float32] = vectors / lengths
+    return unit
 
 
 def _check_templates(templates: list[str], count: int) -> list[str]:

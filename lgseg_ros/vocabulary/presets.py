@@ -9,6 +9,9 @@ import yaml
 
 from .classes import MAX_NAME_LENGTH, ClassSpec, VocabularyError, parse_class, shorten
 
+DEFAULT_PRESET = 'camvid'
+"""The preset where neither classes nor a preset are given."""
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.vocabulary.embedding_cache import MAX_ENTRIES, EmbeddingCache
 from lgseg_ros.vocabulary.classes import VocabularyError
+from lgseg_ros.vocabulary.embedding_cache import MAX_ENTRIES, EmbeddingCache
 from lgseg_ros.vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
-from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from lgseg_ros.vocabulary.text_source import TextSource
 from lgseg_ros.vocabulary.text_space import TextSpace, check_template, read_space
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from tiny_clip import CLASS_NAMES, ROOT, WITHOUT_CLIP, run_python
 
 SPACE = TextSpace('some-model', 'some-tag')
@@ -36,9 +36,15 @@ def test_a_user_without_a_home_has_no_cache_and_no_failure():
     """A container's user that is only a number. The folder is not in /tmp, where anybody may put files."""
     if os.getuid():
         pytest.skip('only root can become another user')
-    code = ('import os; from lgseg_ros.utils.paths import cache_folder; from lgseg_ros.vocabulary import clip_checkpoint; '
-            'os.setuid(54321); assert not clip_checkpoint._caches_hold_weights("ViT-B-16"); print(cache_folder())')
-    place = {name: value for name, value in os.environ.items() if name not in ('HOME', 'LGSEG_CACHE', 'XDG_CACHE_HOME')}
+    code = '''
+import os
+from lgseg_ros.utils.paths import cache_folder
+from lgseg_ros.vocabulary import clip_checkpoint
+os.setuid(54321)
+assert not clip_checkpoint._caches_hold_weights("ViT-B-16")
+print(cache_folder())'''
+    place = {name: value for name, value in os.environ.items()
+             if name not in ('HOME', 'LGSEG_CACHE', 'XDG_CACHE_HOME')}
     done = subprocess.run([sys.executable, '-c', code], env=place, capture_output=True, text=True)
     assert done.stdout.strip() == '/nonexistent/.cache/lgseg', done.stderr
 
@@ -53,7 +59,8 @@ def test_a_new_phrase_is_embedded_then_cached_then_known_without_clip(tiny_clip_
     answer = run_python(WITHOUT_CLIP + '''
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
-print(TextSource(load_weights(sys.argv[1])).rows(['euro pallet']).tobytes().hex())''', tiny_clip_folder / 'small.safetensors')
+print(TextSource(load_weights(sys.argv[1])).rows(['euro pallet']).tobytes().hex())''',
+                        tiny_clip_folder / 'small.safetensors')
     again = np.frombuffer(bytes.fromhex(answer.stdout.strip()), np.float32)
     assert np.allclose(again, rows[1], atol=1e-6), answer.stderr
 
@@ -132,7 +139,8 @@ def test_an_encoder_with_other_numbers_is_refused(tiny_clip_weights, tiny_clip_f
     monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(tiny_clip_folder / 'other.safetensors'))
     source = TextSource(tiny_clip_weights)
     for _ in range(2):
-        with pytest.raises(VocabularyError, match='other.safetensors: its text encoder does not match small.safetensors'):
+        with pytest.raises(VocabularyError,
+                           match=r'other\.safetensors: its text encoder does not match small\.safetensors'):
             source.rows(['forklift'])
     assert source.cache.templates == {}
 
@@ -145,8 +153,8 @@ class Harm:
 @pytest.mark.parametrize('name', ['cut.safetensors', 'text.pt', 'pickle.pt'])
 def test_damaged_and_hostile_checkpoints_are_refused(tiny_clip_weights, tiny_clip_folder, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    content = {'cut.safetensors': (tiny_clip_folder / 'right.safetensors').read_bytes()[:5000], 'text.pt': b'not a checkpoint',
-               'pickle.pt': pickle.dumps({'state_dict': Harm()})}
+    content = {'cut.safetensors': (tiny_clip_folder / 'right.safetensors').read_bytes()[:5000],
+               'text.pt': b'not a checkpoint', 'pickle.pt': pickle.dumps({'state_dict': Harm()})}
     (tmp_path / name).write_bytes(content[name])
     monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(tmp_path / name))
     with pytest.raises(VocabularyError, match="'forklift' is not known.*cannot be loaded as tiny") as caught:
@@ -219,7 +227,7 @@ snapshot.mkdir(parents=True)
 (snapshot.parents[1] / 'refs').mkdir()
 (snapshot.parents[1] / 'refs/main').write_text('abc')
 print(find_checkpoint('ViT-B-16', 'openai') == (snapshot / 'open_clip_model.safetensors', True))''', tmp_path,
-                            HF_ENDPOINT='http://127.0.0.1:%d' % server.getsockname()[1], HF_HOME=str(tmp_path),
+                            HF_ENDPOINT=f'http://127.0.0.1:{server.getsockname()[1]}', HF_HOME=str(tmp_path),
                             HOME=str(tmp_path), HF_HUB_OFFLINE='0', NO_PROXY='127.0.0.1')
         first, imported, second, soon, cached = answer.stdout.splitlines()
         assert first == 'the CLIP weights ViT-B-16/openai are not on this machine', answer.stderr

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from lgseg_ros.vocabulary.text_embeddings import TextBank, load_npz_bank
 from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_classes, phrases_of
 from lgseg_ros.vocabulary.presets import load_presets
+from lgseg_ros.vocabulary.text_embeddings import TextBank, load_npz_bank
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 PHRASES = sorted({phrase for preset in load_presets().values() for spec in preset.classes.values()
@@ -76,7 +76,7 @@ def test_an_id_is_never_given_to_another_name(state):
         names = [f'thing {n}' for n in rng.choice(200, size=rng.integers(1, 9), replace=False)]
         vocabulary = state.replace(names)
         assert len(set(vocabulary.ids)) == len(names)
-        for name, i in zip(vocabulary.names, vocabulary.ids):
+        for name, i in zip(vocabulary.names, vocabulary.ids, strict=True):
             assert holder.setdefault(i, name) == name
             assert 0 <= i <= 254
     assert [v for v in holder.values() if list(holder.values()).count(v) > 1] == []
@@ -143,7 +143,7 @@ def test_threshold_is_kept_unless_given(state):
 def test_presets_give_their_ids(state, name):
     preset = load_presets()[name]
     vocabulary = state.replace([], preset.name)
-    assert dict(zip(vocabulary.ids, vocabulary.names)) == {i: s.name for i, s in preset.classes.items()}
+    assert dict(zip(vocabulary.ids, vocabulary.names, strict=True)) == {i: s.name for i, s in preset.classes.items()}
 
 
 def test_the_real_text_embeddings_hold_all_phrases_of_the_presets(clip_text_embeddings):
@@ -193,7 +193,7 @@ def test_presets_without_fixed_ids_give_way(state):
     state.replace([], 'camvid')
     vocabulary = state.replace([], 'cityscapes')
     assert len(set(vocabulary.ids)) == 19
-    assert dict(zip(vocabulary.names, vocabulary.ids))['sky'] == 0   # its id of this run
+    assert dict(zip(vocabulary.names, vocabulary.ids, strict=True))['sky'] == 0   # its id of this run
 
 
 def test_embedding_files_are_checked(tmp_path):
