@@ -1,4 +1,4 @@
-"""A very small CLIP of the real architecture with random weights, and segmenter weights that were made with it."""
+"""A very small CLIP of the real architecture with random weights, and network weights that were made with it."""
 
 import importlib.util
 import json
@@ -35,14 +35,14 @@ def make_clip(folder):
 
 
 def make_weights(folder):
-    """Write small.safetensors and its card: a real segmenter, untrained, with CLASS_NAMES embedded by the tiny CLIP."""
+    """Write small.safetensors and its card: a real network, untrained, with CLASS_NAMES embedded by the tiny CLIP."""
     import torch
 
     from lgseg_ros.cli.main import main
     from lgseg_ros.model.network import NetworkConfig, SegmentationNetwork
     from lgseg_ros.model.weights_file import save_weights
-    from lgseg_ros.vocabulary.text_embeddings import TextBank
     from lgseg_ros.vocabulary.embedding_file import read_embeddings
+    from lgseg_ros.vocabulary.text_embeddings import TextBank
     assert main(['embed', *CLASS_NAMES, '--model', str(folder / 'tiny.json'), '--out', str(folder / 'bank.npz'),
                  '--pretrained', str(folder / 'right.safetensors')]) == 0
     bank = read_embeddings(folder / 'bank.npz')
