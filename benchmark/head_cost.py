@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lgseg_ros.engines.cpu import usable_cores
-from lgseg_ros.engines.export import export_onnx
 from lgseg_ros.engines.onnxruntime import session_options
+from lgseg_ros.model.onnx_export import export_onnx
 
 
 def count_parameters(model):

@@ -10,10 +10,10 @@ import torch
 
 from lgseg_ros.cli.export import compare, make_onnx, portable
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines.export import Deployed, export_onnx
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.model.network import SegmentationNetwork
+from lgseg_ros.model.onnx_export import ExportWrapper, export_onnx
 from lgseg_ros.model.weights_file import load_network, save_weights
 from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 from small_network import SMALL_NETWORK, randomize_zero_init
@@ -48,7 +48,7 @@ def test_onnx_agrees_with_torch(exported, rows, size, batch):
     with torch.no_grad():
         vectors = model.project_text(torch.from_numpy(rng.normal(size=(rows, TEXT_DIM)).astype(np.float32)))
         row_ids = torch.arange(rows) // 2 + 3
-        wanted = Deployed(model)(torch.from_numpy(frames), vectors, row_ids, torch.tensor(0.3))
+        wanted = ExportWrapper(model)(torch.from_numpy(frames), vectors, row_ids, torch.tensor(0.3))
     ids, confidence = session.run(None, {'frames': frames, 'rows': vectors.numpy(), 'row_ids': row_ids.numpy(),
                                          'threshold': np.array(0.3, np.float32)})
     assert ids.shape == confidence.shape == (batch, *size) and ids.dtype == confidence.dtype == np.uint8
@@ -89,12 +89,13 @@ def test_values_beyond_fp16_survive(tmp_path):
 @pytest.fixture
 def tiny_weights(tmp_path):
     torch.manual_seed(0)
-    save_weights(randomize_zero_init(SegmentationNetwork(SMALL_NETWORK)), load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'tiny',
-                 {'name': 'tiny'})
+    model = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
+    bank = load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz'))
+    save_weights(model, bank, tmp_path / 'tiny', {'name': 'tiny'})
     return tmp_path / 'tiny.safetensors'
 
 
-def test_export_makes_a_lost_or_foreign_onnx_file_again(tiny_weights, capsys):
+def test_export_writes_a_missing_or_foreign_onnx_file_again(tiny_weights, capsys):
     with pytest.raises(WeightsError, match=f'lgseg export --weights {tiny_weights}'):
         OnnxRuntimeEngine(load_weights(tiny_weights))
     assert main(['export', '--weights', str(tiny_weights)]) == 0
@@ -109,8 +110,8 @@ def test_export_makes_a_lost_or_foreign_onnx_file_again(tiny_weights, capsys):
 
 
 def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatch):
-    """As if an exporter had dropped part of it: the engine's answer is another network's."""
-    import lgseg_ros.engines.export as module
+    """As if an exporter had dropped part of the network: the file holds another one."""
+    import lgseg_ros.model.onnx_export as module
     honest = module.export_onnx
     torch.manual_seed(9)   # the fixture's is 0
     other = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
@@ -120,19 +121,19 @@ def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatc
     assert not load_weights(tiny_weights).onnx_path.exists()
 
 
-@pytest.mark.parametrize('damage, said', [
+@pytest.mark.parametrize('damage, reason', [
     (lambda path: path.with_suffix('.json').unlink(), 'is missing beside'),
     (lambda path: path.write_bytes(path.read_bytes()[:5000]), 'damaged'),
     (lambda path: path.with_suffix('.json').write_text(json.dumps({'model': {'blocks': 3}})), 'does not fit its card'),
 ])
-def test_damaged_weights_are_named(tiny_weights, damage, said, capsys):
+def test_damaged_weights_are_named(tiny_weights, damage, reason, capsys):
     damage(tiny_weights)
     assert main(['export', '--weights', str(tiny_weights)]) == 1
     message = capsys.readouterr().err
-    assert said in message and str(tiny_weights.with_suffix('')) in message
+    assert reason in message and str(tiny_weights.with_suffix('')) in message
 
 
-def test_the_card_tells_nothing_of_this_machine():
+def test_the_model_card_has_no_path_of_this_machine():
     command = "lgseg train --data /home/someone/data/camvid --bank ../bank.npz --names 'car=large family car'"
     assert portable(command) == "lgseg train --data camvid --bank ../bank.npz --names 'car=large family car'"
 

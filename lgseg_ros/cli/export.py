@@ -57,7 +57,7 @@ def make_onnx(path):
 
     Raises ValueError, and leaves no file, when the exported graph does not do what the network does.
     """
-    from ..engines.export import export_onnx
+    from ..model.onnx_export import export_onnx
     from ..engines.weights import load_weights
     from ..model.weights_file import load_network
     weights = load_weights(path)
@@ -79,7 +79,7 @@ def compare(model, weights):
     """
     import torch
 
-    from ..engines.export import Deployed
+    from ..model.onnx_export import ExportWrapper
     from ..engines.onnxruntime import OnnxRuntimeEngine
     from ..demo.street import StreetCamera
     from ..training.evaluate import engine_predictor
@@ -90,7 +90,8 @@ def compare(model, weights):
     rows, row_ids = torch.from_numpy(wording.vectors), torch.from_numpy(wording.row_class)
     ids = engine_predictor(OnnxRuntimeEngine(weights, precision='fp32'), wording)(picture)[0]
     with torch.no_grad():
-        same = Deployed(model.eval())(torch.from_numpy(picture[None]), rows, row_ids, torch.tensor(0.0))[0][0].numpy()
+        wrapper = ExportWrapper(model.eval())
+        same = wrapper(torch.from_numpy(picture[None]), rows, row_ids, torch.tensor(0.0))[0][0].numpy()
     exact = torch_predictor(model, rows, wording.row_class)(picture)[0]
     return float(np.mean(ids == same)), float(np.mean(ids == exact))
 

@@ -39,8 +39,8 @@ def make_network(weights, precision, folder):
     try:
         import onnx
 
+        from ..model.onnx_export import export_onnx
         from ..model.weights_file import load_network
-        from .export import export_onnx
     except ImportError as error:
         raise EngineError(f'{network_name(weights, precision)} is not here, and cannot be made here ({error}); make '
                           'it where training works: lgseg build-engine --network-only, and copy it beside the '
