@@ -26,7 +26,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.factory import close_engine, create_engine
@@ -186,7 +186,7 @@ def main():
     parser.add_argument('--no-peak', action='store_true', help='leave the search for the peak rate out')
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE',
                         help='of the node, such as engine:=openvino precision:=int8')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'node', 'machine': machine(), 'parameters': list(arguments.parameters),
               'bare': [], 'fixed': [], 'peak': []}

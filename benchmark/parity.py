@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lgseg_ros.cli.bench import make_engines, names
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.engines.cpu import has_int8_dot, machine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
@@ -26,7 +26,7 @@ from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.media.images import find_images
 from lgseg_ros.model.weights_file import load_network
-from lgseg_ros.training.predict import torch_predictor
+from lgseg_ros.training.evaluation import torch_predictor
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 # With the words of the training; between 100 words, many for the same thing, fp32 itself hardly decides.
@@ -62,7 +62,7 @@ def main():
     parser.add_argument('--data', metavar='DIR', help='data set or folder of pictures (default: drawn streets)')
     parser.add_argument('--pictures', type=int, default=40)
     parser.add_argument('--words', type=int, nargs='+', default=(11, 100), help='the first is held against the goals')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     weights, pictures = load_weights(arguments.weights), read_pictures(arguments.data, arguments.pictures)
     engines, lacking = make_engines(Namespace(engines=None, precisions=tuple(GOALS), threads=0,

@@ -45,6 +45,24 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8] | None:
     return None if image is None else image.astype(np.uint8, copy=False)
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse an image size.
+
+    Args:
+        text: width x height, 16 to 8192 pixels each, as in `640x480`.
+
+    Returns:
+        (width, height), pixels.
+
+    Raises:
+        ValueError: the text is not such a size.
+    """
+    width, _, height = text.lower().partition('x')
+    if not (width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 8192 and 16 <= int(height) <= 8192):
+        raise ValueError(f'{text!r} is not a size; give width x height of 16 to 8192 pixels, as in 640x480')
+    return int(width), int(height)
+
+
 def fit_size(own: tuple[int, int], width: int | None, height: int | None) -> tuple[int, int]:
     """Complete a requested size from the source's own, keeping its aspect ratio.
 

@@ -1,18 +1,15 @@
-"""lgseg train, eval, export and segment from end to end, on small real pictures."""
+"""`lgseg train`, `eval` and `export` from end to end, on small real images."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.demo.street import CLASS_NAMES
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.media.video_writer import open_video_writer, representable_fps
 from lgseg_ros.training.checkpoint import load_checkpoint
 from lgseg_ros.training.runs import read_log
 from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
@@ -251,149 +248,6 @@ def test_eval_refuses(place, weights, arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
-# --- segment ---------------------------------------------------------------------------------------------------
-
-
-def test_segment_a_folder_of_pictures(place, weights, tmp_path, capsys):
-    """Of different sizes, two of one stem; each keeps its own size."""
-    source = tmp_path / 'in'
-    source.mkdir()
-    picture = cv2.imread(str(place / 'data/val/images/000.png'))
-    for name, image in (('a.png', picture), ('a.jpg', picture[:64]), ('b.png', cv2.resize(picture, (200, 150)))):
-        cv2.imwrite(str(source / name), image)
-    (source / 'notes.txt').write_text('no picture')
-    assert main(['segment', str(source), '--vocabulary', 'road,tall thing=building|pole, sky', '--weights', weights,
-                 '--out', str(tmp_path / 'out')]) == 0
-    assert 'tall thing' in capsys.readouterr().out
-    counts = np.zeros(256, int)
-    for name, size in (('a.png', (96, 128)), ('a.jpg', (64, 128)), ('b', (150, 200))):
-        mask = cv2.imread(str(tmp_path / 'out/mask' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
-        overlay = cv2.imread(str(tmp_path / 'out/overlay' / f'{name}.png'))
-        assert mask.shape == size and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2}
-        assert overlay.shape == (*size, 3)
-        counts += np.bincount(mask.ravel(), minlength=256)
-    summary = json.loads((tmp_path / 'out/classes.json').read_text())
-    assert summary['frames'] == 3
-    classes = [(entry['id'], entry['name']) for entry in summary['classes']]
-    assert classes == [(0, 'road'), (1, 'tall thing'), (2, 'sky')]
-    assert summary['classes'][1]['phrases'] == ['building', 'pole']
-    for entry in summary['classes']:
-        assert entry['share'] == pytest.approx(counts[entry['id']] / counts.sum(), abs=1e-4)
-
-
-def test_segment_a_video(place, weights, tmp_path):
-    path = tmp_path / 'drive.mp4'
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12, (128, 96))
-    picture = cv2.imread(str(place / 'data/val/images/000.png'))
-    for _ in range(7):
-        video.write(picture)
-    video.release()
-    for limit, wanted in (([], 7), (['--frames', '3', '--masks'], 3)):
-        out = tmp_path / str(wanted)
-        assert main(['segment', str(path), '--vocabulary', 'road,sky', '--threshold', '0.9', '--weights', weights,
-                     '--out', str(out),
-                     *limit]) == 0
-        drawn = cv2.VideoCapture(str(out / 'overlay.mp4'))
-        assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == wanted and drawn.get(cv2.CAP_PROP_FPS) == 12
-        assert drawn.read()[1].shape == picture.shape
-        summary = json.loads((out / 'classes.json').read_text())
-        assert summary['frames'] == wanted and summary['threshold'] == 0.9 and summary['unlabelled']['share'] > 0
-    masks = [cv2.imread(str(tmp_path / f'3/mask/00000{n}.png'), cv2.IMREAD_UNCHANGED) for n in range(3)]
-    counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
-    assert masks[0].shape == picture.shape[:2] and counts[255] / counts.sum() == pytest.approx(
-        summary['unlabelled']['share'], abs=1e-4)
-    assert not (tmp_path / '7/mask').exists()
-
-
-def segment(weights, *arguments):
-    return main(['segment', *map(str, arguments), '--weights', weights])
-
-
-def test_segment_does_not_write_over_its_input(weights, tmp_path, capsys):
-    for folder, name in (('overlay', 'a.png'), ('mask', 'b.png')):
-        (tmp_path / folder).mkdir()
-        cv2.imwrite(str(tmp_path / folder / name), np.zeros((48, 64, 3), np.uint8))
-    (tmp_path / 'overlay.mp4').symlink_to(tmp_path / 'film')
-    assert segment(weights, 'street', '--frames', 2, '--vocabulary', 'road', '--out', tmp_path / 'first') == 0
-    (tmp_path / 'first/overlay.mp4').rename(tmp_path / 'film')
-    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
-    for given in ('overlay', 'mask', 'mask/b.png', 'film', 'overlay.mp4'):
-        assert segment(weights, tmp_path / given, '--vocabulary', 'road', '--out', tmp_path) == 1
-        assert 'give another --out' in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
-
-
-def test_masks_never_lie_beside_the_names_of_others(weights, tmp_path, capsys):
-    """After other pictures or words, an interrupt, or a picture that cannot be read."""
-    pictures, others, out = tmp_path / 'in', tmp_path / 'others', tmp_path / 'out'
-    for folder, names in ((pictures, 'ab'), (others, 'c')):
-        folder.mkdir()
-        for name in names:
-            cv2.imwrite(str(folder / f'{name}.png'), np.zeros((48, 64, 3), np.uint8))
-
-    def state():
-        found = json.loads((out / 'classes.json').read_text())
-        return found['frames'], [entry['name'] for entry in found['classes']], sorted(p.name for p in out.glob('mask/*'))
-    assert segment(weights, pictures, '--vocabulary', 'road,car', '--out', out) == 0
-    assert segment(weights, others, '--vocabulary', 'sky', '--out', out) == 1
-    assert 'with other classes' in capsys.readouterr().err and state() == (2, ['road', 'car'], ['a.png', 'b.png'])
-    assert segment(weights, others, '--vocabulary', 'road,car', '--out', out) == 0, 'the same words go together'
-    (out / 'mask/c.png').unlink()
-    (pictures / 'b.png').write_bytes(b'damaged')
-    assert segment(weights, pictures, '--vocabulary', 'sky,tree', '--out', out) == 1
-    assert state() == (1, ['sky', 'tree'], ['a.png'])
-    film = '--frames', 3, '--masks', '--out', out
-    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 1, "a film's masks beside those of pictures"
-    (out / 'mask/a.png').unlink()
-    assert segment(weights, 'street', '--vocabulary', 'road', *film) == 0
-    assert segment(weights, tmp_path / 'nowhere.mp4', '--vocabulary', 'sky', *film) == 1
-    assert state() == (3, ['road'], [f'00000{n}.png' for n in range(3)]), 'a slip of the pen costs nothing'
-    assert segment(weights, 'street', '--vocabulary', 'sky', '--frames', 1, '--out', out) == 0
-    assert state() == (1, ['sky'], [])
-    for number in range(2):   # names of a film's masks, as KITTI's pictures have them
-        (pictures / 'a.png').rename(pictures / f'00000{number}.png')
-        assert segment(weights, pictures / f'00000{number}.png', '--vocabulary', 'sky', '--out', out) == 0
-        (pictures / f'00000{number}.png').rename(pictures / 'a.png')
-    assert state() == (1, ['sky'], ['000000.png', '000001.png'])
-    (out / 'classes.json').unlink()
-    assert segment(weights, 'street', '--vocabulary', 'sky', *film) == 1, 'masks of nobody knows what'
-    assert len(list(out.glob('mask/*'))) == 2
-
-
-def test_each_input_has_a_folder_of_its_own_by_default(weights, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cv2.imwrite('a b.png', np.zeros((48, 64, 3), np.uint8))
-    for given, words, folder in (('a b.png', 'road', 'a_b'), ('.', 'sky', tmp_path.name), ('street:3', 'tree', 'street_3')):
-        assert segment(weights, given, '--vocabulary', words, *(['--frames', 1] if ':' in given else [])) == 0
-        assert (tmp_path / 'out/segment' / folder / 'classes.json').exists()
-
-
-def test_segment_the_smallest_picture(weights, tmp_path):
-    cv2.imwrite(str(tmp_path / 'dot.png'), np.zeros((1, 1, 3), np.uint8))
-    assert segment(weights, tmp_path / 'dot.png', '--vocabulary', 'road', '--out', tmp_path / 'out') == 0
-    assert cv2.imread(str(tmp_path / 'out/mask/dot.png'), cv2.IMREAD_UNCHANGED).shape == (1, 1)
-
-
-def test_a_tilde_is_the_home_folder(weights, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert segment(weights, 'street', '--frames', 1, '--vocabulary', 'road', '--out=~/here') == 0
-    assert (tmp_path / 'here/overlay.mp4').exists() and not (tmp_path / '~').exists()
-
-
-@pytest.mark.parametrize('fps', [0.001, 0.5, 23.976, 29.97, 59.94006, 66.123, 119.8765, 119.877, 239.76, 999.99])
-def test_a_film_of_any_rate_can_be_written(tmp_path, fps):
-    film = open_video_writer(tmp_path / 'film.mp4', fps, (64, 48))
-    film.write(np.zeros((48, 64, 3), np.uint8))
-    film.release()
-    assert cv2.VideoCapture(str(tmp_path / 'film.mp4')).read()[0] and representable_fps(fps) == pytest.approx(fps, rel=1e-3, abs=0.01)
-
-
-def test_a_film_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(ValueError, match='nowhere.*cannot be written'):
-        open_video_writer(tmp_path / 'nowhere/film.mp4', 25, (64, 48))
-
-
 def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
     vectors = np.eye(len(PHRASES), 2 * TEXT_DIM, dtype=np.float32)
     np.savez(tmp_path / 'wide.npz', names=np.array(list(PHRASES)), embeddings=vectors)
@@ -401,61 +255,3 @@ def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
         assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'wide.npz')]) == 1
         said = capsys.readouterr().err
         assert f'wide.npz holds text embeddings of width {2 * TEXT_DIM}' in said and 'the same text encoder' in said
-
-
-def test_segment_a_stream_that_does_not_tell_its_length(weights, tmp_path):
-    path = tmp_path / 'stream.mjpeg'
-    path.write_bytes(b''.join(cv2.imencode('.jpg', np.full((48, 64, 3), 20 * n, np.uint8))[1].tobytes() for n in range(5)))
-    assert main(['segment', str(path), '--vocabulary', 'road,car', '--weights', weights, '--out', str(tmp_path)]) == 0
-    assert json.loads((tmp_path / 'classes.json').read_text())['frames'] == 5
-
-
-@pytest.mark.parametrize('arguments, said', [
-    (['nowhere.png', '--vocabulary', 'road'], 'nowhere.png'),
-    (['street:1', '--vocabulary', 'road'], 'give --frames'),
-    (['street:1', '--vocabulary', 'road,hovercraft'], "'hovercraft'"),
-    (['street:1', '--preset', 'camvit'], "did you mean 'camvid'"),
-    (['street:1', '--vocabulary', 'road', '--threshold', '2'], '0.0 to 1.0'),
-    (['street:1', '--vocabulary', 'road', '--alpha', '2'], 'opacity of 0 to 1'),
-    (['street:1', '--vocabulary', 'road', '--frames', '0'], 'at least 1'),
-    ([' ', '--vocabulary', 'road'], 'INPUT is empty'),
-    (['street:1', '--vocabulary', 'road', '--network-pixels', '-5'], '--network-pixels is -5; give at least 4096'),
-    (['street:1', '--vocabulary', 'road', '--threads', '-1'], '--threads is -1'),
-])
-def test_segment_refuses(weights, tmp_path, arguments, said, capsys):
-    assert main(['segment', *arguments, '--weights', weights, '--out', str(tmp_path / 'out')]) == 1
-    assert said in capsys.readouterr().err
-
-
-def test_segment_names_a_picture_that_cannot_be_written(place, weights, tmp_path, capsys):
-    (tmp_path / 'mask/000.png').mkdir(parents=True)
-    assert main(['segment', str(place / 'data/val/images/000.png'), '--vocabulary', 'road', '--weights', weights,
-                 '--out', str(tmp_path)]) == 1
-    assert 'mask/000.png cannot be written' in capsys.readouterr().err
-
-
-def test_segment_names_a_picture_that_cannot_be_decoded(weights, tmp_path, capsys):
-    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
-    assert main(['segment', str(tmp_path), '--vocabulary', 'road', '--weights', weights,
-                 '--out', str(tmp_path / 'out')]) == 1
-    assert 'broken.jpg cannot be decoded' in capsys.readouterr().err
-
-
-def test_segment_runs_where_there_is_no_torch(weights, tmp_path):
-    """A robot has NumPy, ONNX Runtime and OpenCV only."""
-    code = ('import sys\n'
-            'for name in ("torch", "timm", "open_clip"): sys.modules[name] = None\n'
-            'from lgseg_ros.cli.main import main\n'
-            'sys.exit(main(["segment", "street:1", "--frames", "2", "--vocabulary", "road,sky",'
-            f' "--weights", {weights!r}, "--out", {str(tmp_path)!r}]))')
-    answer = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
-    assert answer.returncode == 0, answer.stderr
-    assert (tmp_path / 'overlay.mp4').stat().st_size > 1000
-
-
-@pytest.mark.parametrize('command', ['train', 'eval', 'export', 'segment'])
-def test_help_teaches_by_examples(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([command, '--help'])
-    out = capsys.readouterr().out
-    assert end.value.code == 0 and f'  lgseg {command} ' in out
