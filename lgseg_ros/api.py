@@ -1,6 +1,6 @@
 """The public Python API. It needs no ROS.
 
-Example:
+Examples:
     >>> import cv2
     >>> from lgseg_ros import Segmenter
     >>> segmenter = Segmenter('lgseg_lite0', vocabulary=['road', 'person', 'vehicle=car|truck'])
@@ -96,7 +96,7 @@ class SegmentationResult:
         Raises:
             ValueError: the vocabulary has no such class.
 
-        Example:
+        Examples:
             >>> result.pixels_of('road').mean()   # its share of the image
             0.31
         """
@@ -128,7 +128,7 @@ class Segmenter:
     It is safe to use from several threads; images are segmented one after the other. A vocabulary is replaced
     atomically: every image is segmented with exactly one.
 
-    Example:
+    Examples:
         >>> with Segmenter(vocabulary=['road', 'person'], engine='auto') as segmenter:
         ...     result = segmenter.segment(image)
         ...     segmenter.set_vocabulary(['road', 'bicycle', 'vehicle=car|truck'])
@@ -230,7 +230,7 @@ class Segmenter:
         Raises:
             VocabularyError: names the value, the reason and the fix. The old vocabulary is still current.
 
-        Example:
+        Examples:
             >>> segmenter.set_vocabulary(['road', 'vehicle=car|truck'])
             (ClassInfo(id=0, name='road', phrases=('road',)), ClassInfo(id=1, name='vehicle', phrases=('car', 'truck')))
             >>> segmenter.set_vocabulary(preset='nav2')

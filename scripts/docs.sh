@@ -38,5 +38,6 @@ done
 cd "$LGSEG_ROOT"
 export NO_MKDOCS_2_WARNING=1 # an advertisement, not a warning about this site
 if [ "$SERVE" = yes ]; then exec "$VENV/bin/python" -m mkdocs serve; fi
-"$VENV/bin/python" -m mkdocs build --quiet --strict --clean --site-dir "$OUT"
+# Not --quiet: it hides warnings from --strict, too.
+"$VENV/bin/python" -m mkdocs build --strict --clean --site-dir "$OUT"
 say "built: $OUT/index.html"
