@@ -75,7 +75,7 @@ def test_images_of_a_batch_are_independent():
     together = logits_to_mask(logits, row_ids, NO_THRESHOLD)
     for i in range(3):
         alone = logits_to_mask(logits[i:i + 1], row_ids, NO_THRESHOLD)
-        assert all(torch.equal(part[i], own[0]) for part, own in zip(together, alone))
+        assert all(torch.equal(part[i], own[0]) for part, own in zip(together, alone, strict=True))
 
 
 def test_probabilities_of_one_class_are_summed():
@@ -124,8 +124,8 @@ def test_learned_weights_give_what_upsampling_all_logits_gives(every_cell):
     """With two text embeddings none can win only inside a cell, so upsampling every map gives the same answer."""
     logits, row_ids = random_logits(2, 2, smooth=1), torch.tensor([0, 7])
     upsample_logits = 3 * torch.randn(2, 64, 12, 16)
-    ids, confidence = logits_to_mask(logits, row_ids, NO_THRESHOLD, upsample_logits, every_cell)
-    probability, best = convex_upsample(logits, upsample_logits).softmax(dim=1).max(dim=1)
+    ids, _ = logits_to_mask(logits, row_ids, NO_THRESHOLD, upsample_logits, every_cell)
+    best = convex_upsample(logits, upsample_logits).softmax(dim=1).argmax(dim=1)
     assert torch.equal(ids.long(), row_ids[best])
     bilinear, _ = logits_to_mask(logits, row_ids, NO_THRESHOLD)
     assert 0.005 < (ids != bilinear).float().mean() < 0.5, 'the weights must matter'
