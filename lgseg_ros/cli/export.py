@@ -57,8 +57,8 @@ def make_onnx(path):
 
     Raises ValueError, and leaves no file, when the exported graph does not do what the network does.
     """
-    from ..model.onnx_export import export_onnx
     from ..engines.weights import load_weights
+    from ..model.onnx_export import export_onnx
     from ..model.weights_file import load_network
     weights = load_weights(path)
     model = load_network(weights)
@@ -79,27 +79,26 @@ def compare(model, weights):
     """
     import torch
 
-    from ..model.onnx_export import ExportWrapper
-    from ..engines.onnxruntime import OnnxRuntimeEngine
     from ..demo.street import StreetCamera
-    from ..training.evaluate import engine_predictor
-    from ..training.predict import torch_predictor
-    from ..training.words import Wording
+    from ..engines.onnxruntime import OnnxRuntimeEngine
+    from ..model.onnx_export import ExportWrapper
+    from ..training.evaluation import engine_predictor, torch_predictor
+    from ..training.prompts import PromptBatch
     picture = np.ascontiguousarray(StreetCamera(480, 360).render(0)[0][..., ::-1])
-    wording = Wording(weights.bank.vectors[:20], np.arange(len(weights.bank.vectors[:20])))
-    rows, row_ids = torch.from_numpy(wording.vectors), torch.from_numpy(wording.row_class)
-    ids = engine_predictor(OnnxRuntimeEngine(weights, precision='fp32'), wording)(picture)[0]
+    prompts = PromptBatch(weights.bank.vectors[:20], np.arange(len(weights.bank.vectors[:20])))
+    rows, row_ids = torch.from_numpy(prompts.vectors), torch.from_numpy(prompts.row_class)
+    ids = engine_predictor(OnnxRuntimeEngine(weights, precision='fp32'), prompts)(picture)[0]
     with torch.no_grad():
         wrapper = ExportWrapper(model.eval())
         same = wrapper(torch.from_numpy(picture[None]), rows, row_ids, torch.tensor(0.0))[0][0].numpy()
-    exact = torch_predictor(model, rows, wording.row_class)(picture)[0]
+    exact = torch_predictor(model, rows, prompts.row_class)(picture)[0]
     return float(np.mean(ids == same)), float(np.mean(ids == exact))
 
 
 def _weights_of_run(arguments):
     """Write the .safetensors and the card; returns the path of the former."""
     from ..model.weights_file import save_weights
-    from ..training.runs import load_run, read_bank
+    from ..training.run_directory import load_run, read_bank
     from ..vocabulary.text_embeddings import TextBank
     trained = load_run(arguments.run)
     head = trained.config.get('head', 'ours')
@@ -120,7 +119,7 @@ def model_card(name, trained, space, arguments):
     trained: Run; space: the bank's TextSpace, or None where its file does not tell.
     """
     from ..training.dataset import read_description
-    from ..training.runs import versions
+    from ..training.run_directory import versions
     described = [read_description(folder) for folder in arguments.data or trained.origin.get('data', ())]
     licences = dict.fromkeys(d.licence or 'not stated in dataset.yaml' for d in described)
     config = trained.config

@@ -10,8 +10,7 @@ import pytest
 from lgseg_ros.cli.main import main
 from lgseg_ros.demo.street import CLASS_NAMES
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.training.checkpoint import load_checkpoint
-from lgseg_ros.training.runs import read_log
+from lgseg_ros.training.run_directory import load_checkpoint, read_log
 from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
 from lgseg_ros.vocabulary.text_space import TextSpace
 from lgseg_ros.vocabulary.compatibility import space_of_weights
@@ -20,14 +19,14 @@ from street_dataset import PHRASES, TEXT_DIM, write_dataset, write_text_embeddin
 
 pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
-FIGURES = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error',
-           'other_pixels', 'iou'}
+METRICS = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error',
+           'unassigned_pixels', 'iou'}
 
 
 def train_arguments(folder, out, **changes):
     options = {'data': folder / 'data', 'bank': folder / 'bank.npz', 'out': out,
                'backbone': SMALL_NETWORK.backbone, 'pretrained': 'none', 'crop': '64x96',
-               'device': 'cpu', 'batch': 2, 'warmup': 2, 'epochs': 2, 'lr': 0.005, **changes}
+               'device': 'cpu', 'batch-size': 2, 'warmup-steps': 2, 'epochs': 2, 'lr': 0.005, **changes}
     given = [(f'--{name}', str(value)) for name, value in options.items() if value is not None]
     return ['train', *(word for pair in given for word in pair)]
 
@@ -64,7 +63,7 @@ def test_train_leaves_a_run_that_tells_how_it_was_made(place):
 
 def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
     arguments = train_arguments(place, tmp_path / 'run')
-    assert main([*arguments, '--until', '1']) == 0
+    assert main([*arguments, '--stop-epoch', '1']) == 0
     assert 'epoch 1 of 2' in capsys.readouterr().out
     assert main(arguments) == 0
     out = capsys.readouterr().out
@@ -75,33 +74,35 @@ def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
 def test_a_run_goes_on_with_the_bank_that_it_began_with(place, tmp_path, capsys):
     own = write_text_embeddings(tmp_path / 'own.npz')
     arguments = train_arguments(place, tmp_path / 'run', bank=own)
-    assert main([*arguments, '--until', '1']) == 0
+    assert main([*arguments, '--stop-epoch', '1']) == 0
     bank = dict(np.load(own))
     np.savez(own, **{**bank, 'embeddings': bank['embeddings'][::-1]})
     assert main(arguments) == 1
     told = capsys.readouterr().err
-    assert 'own.npz is not the text bank that' in told and 'another --out' in told
+    assert 'own.npz does not hold the text embeddings that' in told and 'another --out' in told
     assert main(train_arguments(place, tmp_path / 'run')) == 0, 'the same content under another name'
 
 
 def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
     """The one before ran out of memory, say: run.json was there and no checkpoint."""
     (tmp_path / 'run').mkdir()
-    (tmp_path / 'run/run.json').write_text('{"command": "lgseg train --batch 64", "data": ["other"]}')
+    (tmp_path / 'run/run.json').write_text('{"command": "lgseg train --batch-size 64", "data": ["other"]}')
     assert main(train_arguments(place, tmp_path / 'run', epochs=1)) == 0
     told = json.loads((tmp_path / 'run/run.json').read_text())
-    assert '--batch 64' not in told['command'] and told['data'] == [str(place / 'data')]
+    assert '--batch-size 64' not in told['command'] and told['data'] == [str(place / 'data')]
 
 
-def test_train_options_reach_the_recipe(place, tmp_path):
+def test_train_options_reach_the_configuration(place, tmp_path):
     extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3',
-             '--data', str(place / 'data'), '--distractors', '5', '--paste', '0.25', '--no-word-augmentation', '--evaluate-every', '9']
+             '--data', str(place / 'data'), '--num-negatives', '5', '--copy-paste-prob', '0.25', '--no-prompt-augmentation',
+             '--evaluate-every', '9', '--dataset-temperature', '0.3', '--image-cache', '0']
     arguments = train_arguments(place, tmp_path / 'run', epochs=1)
     assert main([*arguments, *extra]) == 0
     state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
     assert {'image_to_text': False, 'text_to_image': True, 'blocks': 1}.items() <= state['model_config'].items()
-    assert {'unseen': ('car', 'tree'), 'seed': 3, 'height': 64, 'width': 96, 'max_distractors': 5, 'paste': 0.25,
-            'learning_rate': 0.005, 'word_augmentation': False, 'evaluate_every': 9}.items() <= state['config'].items()
+    assert {'unseen': ('car', 'tree'), 'seed': 3, 'height': 64, 'width': 96, 'num_negatives': 5,
+            'copy_paste_prob': 0.25, 'learning_rate': 0.005, 'prompt_augmentation': False, 'evaluate_every': 9,
+            'dataset_temperature': 0.3, 'text_projection': 'learned'}.items() <= state['config'].items()
     assert [len(names) for names in state['classes']] == [9, 9]
     measured = read_log(tmp_path / 'run')[-1]['validation']['iou']
     assert set(measured) == set(CLASS_NAMES), 'all classes, the unseen too'
@@ -137,11 +138,14 @@ def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
 @pytest.mark.parametrize('changes, said', [
     ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
     ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a file of text embeddings'),
-    ({'crop': '90x128'}, 'multiples of 32'),
+    ({'crop': '90x128'}, '--crop is 90x128; give multiples of 32'), ({'lr': 0}, '--lr is 0.0'),
+    ({'copy-paste-prob': 0.5, 'batch-size': 1}, '--copy-paste-prob is 0.5, but a batch of 1'),
+    ({'image-cache': -1}, '--image-cache is -1'), ({'num-workers': 0}, '--num-workers is 0'),
+    ({'text-projection': 'pca'}, '--text-projection is pca, but 33 text embeddings'),
     ({'backbone': 'resnet81'}, "'resnet81' is not a timm model"),
     ({'unseen': 'ship'}, 'has no class ship'),
     ({'val': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
-    ({'val-split': 'test', 'val': None, 'device': 'cuda:99'}, '--device cuda:99'),
+    ({'val-split': 'test', 'val': None, 'device': 'cuda:99'}, '--device is cuda'),
 ])
 def test_train_refuses_before_any_work(place, tmp_path, changes, said, capsys):
     assert main(train_arguments(place, tmp_path / 'run', **{'val': place / 'data', **changes})) == 1
@@ -160,7 +164,7 @@ def test_export_writes_weights_and_card(place, weights):
     assert card['name'] == 'tiny' and card['backbone'] == SMALL_NETWORK.backbone
     assert card['licence'] == 'Apache-2.0, procedural' and card['data'][0]['name'] == 'data'
     assert card['template'] == 'a photo of a X' and card['text_encoder'] == 'ViT-B-16 (OpenAI)'
-    assert card['metrics']['epoch'] == 2 and FIGURES <= set(card['metrics'])
+    assert card['metrics']['epoch'] == 2 and METRICS <= set(card['metrics'])
     assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
     assert card['parameters'] > 1e6 and 'torch' in card['versions']
     stage, = card['stages']
@@ -202,8 +206,8 @@ def test_a_baseline_is_measured_but_not_exported(place, tmp_path, capsys):
 
 
 def evaluate(tmp_path, *arguments):
-    assert main(['eval', *map(str, arguments), '--json', str(tmp_path / 'new' / 'figures.json')]) == 0
-    return json.loads((tmp_path / 'new' / 'figures.json').read_text())
+    assert main(['eval', *map(str, arguments), '--json', str(tmp_path / 'new' / 'results.json')]) == 0
+    return json.loads((tmp_path / 'new' / 'results.json').read_text())
 
 
 def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
@@ -213,8 +217,8 @@ def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
     torch = evaluate(tmp_path, '--weights', weights, *data, '--engine', 'exact')
     shipped = evaluate(tmp_path, '--weights', weights, *data)
     assert 'mIoU' in capsys.readouterr().out
-    assert {'pictures': 2, 'split': 'val', 'data': 'data', 'distractors': 0}.items() <= shipped.items()
-    assert FIGURES <= set(shipped)
+    assert {'images': 2, 'split': 'val', 'data': 'data', 'num_negatives': 0}.items() <= shipped.items()
+    assert METRICS <= set(shipped)
     assert shipped['engine'] in ('onnxruntime', 'openvino')   # the node takes the second where somebody installed it
     assert torch['engine'] == run['engine'] == 'exact' and torch['precision'] == 'fp32' == run['precision']
     assert shipped['precision'] in ('fp32', 'int8')
@@ -224,24 +228,24 @@ def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
         assert other['miou'] == pytest.approx(run['miou'], abs=0.5)
 
 
-def test_eval_with_other_words_and_absent_names(place, weights, tmp_path):
+def test_eval_with_other_prompts_and_negatives(place, weights, tmp_path):
     data = '--weights', weights, '--data', place / 'data'
     plain = evaluate(tmp_path, *data)
-    renamed = evaluate(tmp_path, *data, '--names', 'road=street,building=house', '--distractors', 4, '--seed', 2)
-    assert renamed['names'] == {'road': ['street'], 'building': ['house']}
-    assert (renamed['distractors'], renamed['seed']) == (4, 2)
-    assert set(renamed['iou']) == set(plain['iou']), 'figures go by the classes of the data, whatever they were called'
+    renamed = evaluate(tmp_path, *data, '--prompts', 'road=street,building=house', '--num-negatives', 4, '--seed', 2)
+    assert renamed['prompts'] == {'road': ['street'], 'building': ['house']}
+    assert (renamed['num_negatives'], renamed['seed']) == (4, 2)
+    assert set(renamed['iou']) == set(plain['iou']), 'results go by the classes of the data, whatever the prompts'
     assert renamed['iou'] != plain['iou']
 
 
 @pytest.mark.parametrize('arguments, said', [
-    (['--names', 'car=carr'], "'carr' is not known (near: car"),
-    (['--names', 'ship=car'], "cannot rename 'ship'"),
-    (['--distractors', '100'], 'give 0 to 6'),
-    (['--network-pixels', '0'], '--network-pixels is 0'),
+    (['--prompts', 'car=carr'], "'carr' is not known (near: car"),
+    (['--prompts', 'ship=car'], "cannot rename 'ship'"),
+    (['--num-negatives', '100'], '--num-negatives is 100; give 0 to 5'),
+    (['--max-inference-pixels', '0'], '--max-inference-pixels is 0'),
     (['--split', 'test'], 'holds no .png labels'),
-    (['--engine', 'tensorrt'], 'only what was asked for is measured'),
-    (['--engine', 'onnxruntime', '--precision', 'fp16'], 'only what was asked for is measured'),
+    (['--engine', 'tensorrt'], 'that were asked for are measured'),
+    (['--engine', 'onnxruntime', '--precision', 'fp16'], 'that were asked for are measured'),
 ])
 def test_eval_refuses(place, weights, arguments, said, capsys):
     assert main(['eval', '--weights', weights, '--data', str(place / 'data'), *arguments]) == 1

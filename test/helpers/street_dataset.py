@@ -13,7 +13,8 @@ PHRASES = (*CLASS_NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'h
          'suv',
          'van', 'person', 'truck', 'bus', 'lorry', 'wall', 'hedge', 'banana', 'giraffe', 'piano', 'cake', 'kite',
          'zebra')
-NEGATIVES = {'banana', 'giraffe', 'piano', 'cake', 'kite', 'zebra'}   # of PHRASES, what no street class is related to
+# Of PHRASES, those that no street class is related to. A banana is part of a tree.
+NEGATIVES = {'giraffe', 'piano', 'cake', 'kite', 'zebra'}
 
 
 def write_text_embeddings(path, phrases=PHRASES):

@@ -2,11 +2,12 @@
 
 import yaml
 
+from lgseg_ros.training.config import TrainConfig
 from lgseg_ros.training.dataset import load_dataset
-from lgseg_ros.training.train import TrainConfig, Trainer
+from lgseg_ros.training.trainer import Trainer
 from small_network import SMALL_NETWORK
 
-SMALL_RUN = TrainConfig(epochs=2, batch=2, height=64, width=96, warmup=2, evaluate_every=1, pretrained=None)
+SMALL_RUN = TrainConfig(epochs=2, batch_size=2, height=64, width=96, warmup_steps=2, evaluate_every=1, pretrained=None)
 
 
 def make_trainer(folder, text_embeddings, config=SMALL_RUN, validation=True, **options):

@@ -8,23 +8,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lgseg_ros.training.augment import OUTSIDE
+from lgseg_ros.training.labels import OUTSIDE
 from lgseg_ros.training.losses import (
-    absent_as_one,
+    background_loss,
     balanced_weights,
     class_logits,
-    cross_entropy_of_others,
+    merge_negatives,
     sample_grid,
     segmentation_loss,
     soft_jaccard,
     weighted_cross_entropy,
 )
-from lgseg_ros.training.train import learning_rate_factor
+from lgseg_ros.training.trainer import learning_rate_factor
 from street_dataset import TEXT_DIM
 from training_harness import make_trainer
 
 
-def test_of_several_rows_the_best_wins():
+def test_of_several_prompts_the_best_wins():
     logits = torch.tensor([[1.0, 5.0, 2.0, 0.0]])[..., None, None]
     assert class_logits(logits, torch.tensor([0, 1, 1, 2])).flatten().tolist() == [1, 5, 0]
 
@@ -38,18 +38,18 @@ def test_the_grid_is_the_dense_interpolation():
         assert torch.equal(picked, labels[:, phase[0]::2, phase[1]::2])
 
 
-def test_absent_names_count_together():
+def test_negatives_count_together():
     """As one logit they take the same share of the softmax; with none or one there is nothing to add up."""
     logits = torch.randn(2, 5, 3, 4)
-    together = absent_as_one(logits, 2)
+    together = merge_negatives(logits, 2)
     assert together.shape == (2, 3, 3, 4)
-    chance = logits.softmax(dim=1)
-    torch.testing.assert_close(together.softmax(dim=1)[:, :2], chance[:, :2])
-    torch.testing.assert_close(together.softmax(dim=1)[:, 2], chance[:, 2:].sum(dim=1))
-    assert absent_as_one(logits, 5) is logits and absent_as_one(logits, 4) is logits
+    probability = logits.softmax(dim=1)
+    torch.testing.assert_close(together.softmax(dim=1)[:, :2], probability[:, :2])
+    torch.testing.assert_close(together.softmax(dim=1)[:, 2], probability[:, 2:].sum(dim=1))
+    assert merge_negatives(logits, 5) is logits and merge_negatives(logits, 4) is logits
 
 
-@pytest.mark.parametrize('classes', [4, 300])   # classes and absent names together may be more than a byte holds
+@pytest.mark.parametrize('classes', [4, 300])   # classes and negatives together may be more than a byte holds
 def test_cross_entropy_is_torchs_weighted_mean(classes):
     logits, labels, weights = torch.randn(2, classes, 5, 6), torch.randint(4, (2, 5, 6)), torch.rand(classes) + 0.5
     labels[0, :2] = 255
@@ -59,13 +59,13 @@ def test_cross_entropy_is_torchs_weighted_mean(classes):
 
 def test_jaccard_by_hand():
     """Class 0: 2 pixels, given 0.9 and 0.6 of it, and 0.2 of the pixel of class 1."""
-    chance = torch.tensor([[0.9, 0.6, 0.2, 0.5], [0.1, 0.4, 0.8, 0.5]])
+    probability = torch.tensor([[0.9, 0.6, 0.2, 0.5], [0.1, 0.4, 0.8, 0.5]])
     labels = torch.tensor([[[0, 0, 1, 255]]])
-    loss = soft_jaccard(chance.log()[None, :, None], labels, 2)
+    loss = soft_jaccard(probability.log()[None, :, None], labels, 2)
     assert loss.item() == pytest.approx(1 - (1.5 / 2.2 + 0.8 / 1.5) / 2, abs=1e-5)
 
 
-def test_a_batch_without_labels_teaches_nothing_and_breaks_nothing(street_dataset, text_embeddings):
+def test_a_batch_without_labels_has_no_gradient(street_dataset, text_embeddings):
     trainer = make_trainer(street_dataset, text_embeddings)
     output = trainer.model.train()(torch.randn(2, 3, 64, 96), trainer.model.project_text(torch.randn(13, TEXT_DIM)))
     loss, parts = segmentation_loss(output, torch.full((2, 64, 96), 255, dtype=torch.uint8), torch.arange(13),
@@ -75,29 +75,29 @@ def test_a_batch_without_labels_teaches_nothing_and_breaks_nothing(street_datase
     assert all(p.grad.abs().max() == 0 for p in trainer.model.parameters())
 
 
-def test_unlabelled_pixels_are_of_none_of_the_classes_by_hand():
-    """Two classes and two absent names; of the three pixels the first is labelled."""
-    chance = torch.tensor([[0.7, 0.5, 0.1], [0.1, 0.2, 0.1], [0.1, 0.2, 0.3], [0.1, 0.1, 0.5]])
-    logits, labels = chance.log()[None, :, None], torch.tensor([[[0, 255, 255]]])
+def test_background_loss_by_hand():
+    """Two classes and two negatives; of the three pixels the first is labelled."""
+    probability = torch.tensor([[0.7, 0.5, 0.1], [0.1, 0.2, 0.1], [0.1, 0.2, 0.3], [0.1, 0.1, 0.5]])
+    logits, labels = probability.log()[None, :, None], torch.tensor([[[0, 255, 255]]])
     wanted = -(np.log(0.3) + np.log(0.8)) / 2
-    assert cross_entropy_of_others(logits, labels, 2).item() == pytest.approx(wanted, abs=1e-5)
-    assert cross_entropy_of_others(logits, labels, 4) == 0, 'no absent names'
-    assert cross_entropy_of_others(logits, torch.zeros(1, 1, 3), 2) == 0, 'every pixel is labelled'
+    assert background_loss(logits, labels, 2).item() == pytest.approx(wanted, abs=1e-5)
+    assert background_loss(logits, labels, 4) == 0, 'no negatives'
+    assert background_loss(logits, torch.zeros(1, 1, 3), 2) == 0, 'every pixel is labelled'
 
 
-@pytest.mark.parametrize('others', [0.0, 0.5])
-def test_unlabelled_pixels_teach_what_is_asked(street_dataset, text_embeddings, others):
-    """With --others their pixels reach the network, else nothing does."""
+@pytest.mark.parametrize('background_weight', [0.0, 0.5])
+def test_ignored_pixels_are_learned_from_only_if_asked(street_dataset, text_embeddings, background_weight):
+    """With a background loss their pixels reach the network, else nothing does."""
     trainer = make_trainer(street_dataset, text_embeddings)
     rows = trainer.model.project_text(F.normalize(torch.randn(13, TEXT_DIM), dim=1))
     output = trainer.model.train()(torch.randn(2, 3, 64, 96), rows)
-    void = torch.full((2, 64, 96), 255, dtype=torch.uint8)
-    loss, parts = segmentation_loss(output, void, torch.arange(13), torch.ones(11), (0, 0), others)
-    _, beyond = segmentation_loss(output, torch.full_like(void, OUTSIDE), torch.arange(13), torch.ones(11), (0, 0), others)
+    ignored = torch.full((2, 64, 96), 255, dtype=torch.uint8)
+    loss, parts = segmentation_loss(output, ignored, torch.arange(13), torch.ones(11), (0, 0), background_weight)
+    _, beyond = segmentation_loss(output, torch.full_like(ignored, OUTSIDE), torch.arange(13), torch.ones(11), (0, 0), background_weight)
     loss.backward()
-    assert ('others' in parts) == bool(others)
-    assert beyond.get('others', 0) == 0, 'what lies beyond the picture is of nothing'
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.model.parameters()) == bool(others)
+    assert ('background' in parts) == bool(background_weight)
+    assert beyond.get('background', 0) == 0, 'pixels beyond the edge of the image do not count'
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.model.parameters()) == bool(background_weight)
 
 
 def test_class_weights_favour_the_rare_and_keep_the_scale():
@@ -108,10 +108,10 @@ def test_class_weights_favour_the_rare_and_keep_the_scale():
 
 
 def test_freed_memory_is_used_again():
-    """Page faults of ten tensors of 64 MB, one after the other, before and after glibc was told to keep memory."""
+    """Page faults of ten tensors of 64 MB, one after the other, before and after glibc was configured to keep memory."""
     code = """
 import resource, torch
-from lgseg_ros.training.allocator import keep_freed_memory
+from lgseg_ros.training.distributed import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
@@ -122,10 +122,10 @@ if keep_freed_memory():
     faults()   # the heap grows once
     print(usual, faults())
 """
-    told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
-    if not told:
+    output = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    if not output:
         pytest.skip('this C library has no mallopt')
-    usual, kept = map(int, told)
+    usual, kept = map(int, output)
     assert kept < usual / 10, (usual, kept)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lgseg_ros.training.metrics import VOID, Metrics
+from lgseg_ros.training.labels import IGNORE
+from lgseg_ros.training.metrics import Metrics
 
 
 def summary(label, predicted, confidence=1.0, names=('a', 'b', 'c')):
@@ -15,29 +16,29 @@ def summary(label, predicted, confidence=1.0, names=('a', 'b', 'c')):
 
 def test_iou_by_hand():
     """a: 3 hit of 4 true, 4 guessed: 3/5.  b: 1 hit of 2 true, 2 guessed: 1/3.  c: nowhere."""
-    figures = summary([[0, 0, 0, 0, 1, 1, VOID]], [[0, 0, 0, 1, 1, 0, 2]])
-    assert figures['iou'] == {'a': 60.0, 'b': 33.33, 'c': None}
-    assert figures['miou'] == pytest.approx((60 + 100 / 3) / 2, abs=0.01)
-    assert figures['pixel_accuracy'] == pytest.approx(400 / 6, abs=0.01)
-    assert figures['frequency_weighted_iou'] == pytest.approx((4 * 60 + 2 * 100 / 3) / 6, abs=0.01)
-    assert figures['other_pixels'] == 0
+    metrics = summary([[0, 0, 0, 0, 1, 1, IGNORE]], [[0, 0, 0, 1, 1, 0, 2]])
+    assert metrics['iou'] == {'a': 60.0, 'b': 33.33, 'c': None}
+    assert metrics['miou'] == pytest.approx((60 + 100 / 3) / 2, abs=0.01)
+    assert metrics['pixel_accuracy'] == pytest.approx(400 / 6, abs=0.01)
+    assert metrics['frequency_weighted_iou'] == pytest.approx((4 * 60 + 2 * 100 / 3) / 6, abs=0.01)
+    assert metrics['unassigned_pixels'] == 0
 
 
 def test_a_class_that_is_only_guessed_has_zero_iou_but_is_not_in_the_mean():
-    figures = summary([[0, 0, 0, 0]], [[0, 0, 0, 2]])
-    assert figures['iou'] == {'a': 75.0, 'b': None, 'c': 0.0}
-    assert figures['miou'] == 75.0
+    metrics = summary([[0, 0, 0, 0]], [[0, 0, 0, 2]])
+    assert metrics['iou'] == {'a': 75.0, 'b': None, 'c': 0.0}
+    assert metrics['miou'] == 75.0
 
 
-def test_distractors_and_unlabelled_pixels_are_wrong_and_counted():
-    figures = summary([[0, 0, 0, 1]], [[0, 3, 255, 1]])
-    assert figures['other_pixels'] == 50.0
-    assert figures['pixel_accuracy'] == 50.0
-    assert figures['iou'] == {'a': 33.33, 'b': 100.0, 'c': None}
+def test_negatives_and_unlabelled_pixels_are_wrong_and_counted():
+    metrics = summary([[0, 0, 0, 1]], [[0, 3, 255, 1]])
+    assert metrics['unassigned_pixels'] == 50.0
+    assert metrics['pixel_accuracy'] == 50.0
+    assert metrics['iou'] == {'a': 33.33, 'b': 100.0, 'c': None}
 
 
-def test_pictures_add_up_before_the_division():
-    """IoU of the data set, not the mean of the pictures' IoUs."""
+def test_images_add_up_before_the_division():
+    """IoU of the data set, not the mean of the images' IoUs."""
     metrics = Metrics(('a', 'b'))
     for label, guess in (([[0] * 10], [[0] * 10]), ([[0, 1]], [[1, 1]])):
         metrics.add(np.array(label, np.uint8), np.array(guess, np.uint8), np.ones((1, len(label[0]))))
@@ -46,16 +47,16 @@ def test_pictures_add_up_before_the_division():
 
 def test_calibration_error_by_hand():
     """4 pixels at 0.9, 3 right: gap 0.15.  4 at 0.5, 1 right: gap 0.25.  Mean 0.2."""
-    figures = summary([[0] * 8], [[0, 0, 0, 1, 0, 1, 1, 1]], [[0.9] * 4 + [0.5] * 4])
-    assert figures['expected_calibration_error'] == pytest.approx(20.0, abs=0.01)
+    metrics = summary([[0] * 8], [[0, 0, 0, 1, 0, 1, 1, 1]], [[0.9] * 4 + [0.5] * 4])
+    assert metrics['expected_calibration_error'] == pytest.approx(20.0, abs=0.01)
 
 
 def test_perfect_and_certain():
     label = np.zeros((20, 20), int)
     label[:, 10:] = 1
-    figures = summary(label, label)
-    assert all(figures[key] == 100 for key in ('miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1'))
-    assert figures['expected_calibration_error'] == 0
+    metrics = summary(label, label)
+    assert all(metrics[key] == 100 for key in ('miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1'))
+    assert metrics['expected_calibration_error'] == 0
 
 
 @pytest.mark.parametrize('shift, wanted', [(0, 100), (2, 100), (3, 0)])
@@ -83,15 +84,15 @@ def test_boundary_f1_by_hand():
     assert summary(label, guess)['boundary_f1'] == pytest.approx(50 * (f1_a + f1_b), abs=0.01)
 
 
-def test_boundaries_towards_void_do_not_count():
+def test_boundaries_towards_ignored_pixels_do_not_count():
     """Nobody knows where the thing ends there: a mask that fills it is neither right nor wrong."""
-    label = np.full((20, 30), VOID)
+    label = np.full((20, 30), IGNORE)
     label[:15, :10], label[:15, 10:20] = 0, 1
     guess = np.ones((20, 30), int)
     guess[:, :10] = 0
     assert summary(label, guess)['boundary_f1'] == 100
     guess[:, 5:10] = 1
-    assert summary(label, guess)['boundary_f1'] == 0, 'along the void both sides would agree'
+    assert summary(label, guess)['boundary_f1'] == 0, 'along the ignored pixels both sides would agree'
 
 
 def test_a_class_without_a_boundary_is_not_in_the_mean():
@@ -105,5 +106,5 @@ def test_a_class_without_a_boundary_is_not_in_the_mean():
 
 
 def test_nothing_labelled_is_no_division_by_zero():
-    figures = summary([[VOID, VOID]], [[0, 1]])
-    assert figures['miou'] == 0 and figures['iou'] == {'a': None, 'b': None, 'c': None}
+    metrics = summary([[IGNORE, IGNORE]], [[0, 1]])
+    assert metrics['miou'] == 0 and metrics['iou'] == {'a': None, 'b': None, 'c': None}
