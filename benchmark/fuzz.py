@@ -117,7 +117,7 @@ class Fuzz:
             classes=[class_text(rng) for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 40)))],
             preset=rng.choice(('', '', '', 'camvid', 'nav2', 'autoware', *ODD_TEXT)),
             threshold=rng.choice((-1.0, 0.0, 0.5, 1.0, 1.5, float('nan'), float('inf'), -float('inf'))))
-        before = self.node.vocabulary.state.current
+        before = self.node.vocabulary.current
         task = self.executor.create_task(self.node.vocabulary._on_set_vocabulary, request, SetVocabulary.Response())
         self.executor.spin_until_future_complete(task, SLOW_S)
         answer = task.result()
@@ -125,7 +125,7 @@ class Fuzz:
         assert 10 < len(answer.message) < 1500, answer.message
         assert (list(answer.names), list(answer.ids), answer.version) == (list(now.names), list(now.ids), now.version)
         if not answer.success:
-            assert self.node.vocabulary.state.current is before and 'nothing was changed' in answer.message
+            assert self.node.vocabulary.current is before and 'nothing was changed' in answer.message
             return 'refused'
         assert now.version == before.version + 1 and 0 <= now.threshold <= 1
         assert len(set(answer.ids)) == len(answer.ids) == len(answer.names) and max(answer.ids) < 255

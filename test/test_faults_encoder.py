@@ -41,7 +41,7 @@ class FailingSource:
 @pytest.fixture(scope='module')
 def here():
     with NodeHere('embedding', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here:
-        state = here.node.vocabulary.state
+        state = here.node.vocabulary.pipeline.state
         here.source = state._source = FailingSource(state._source)
         yield here
 
@@ -126,8 +126,8 @@ def held(tiny_clip_weights, request):
     name = request.node.name
     with NodeHere(name, f'weights:={tiny_clip_weights.path}', 'engine:=torch', 'network_pixels:=4096',
                   'vocabulary:=[road, car]', 'preset:=""', 'threads:=1') as here, Peer(f'/{name}') as peer:
-        source = here.node.vocabulary._source
-        encoder = source._encoder = HeldEncoder(source._load_encoder())
+        source = here.node.vocabulary.pipeline.text_source
+        encoder = source._encoder = HeldEncoder(source._load_encoder(source.space))
         try:
             yield here, peer.connect(), encoder
         finally:

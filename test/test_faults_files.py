@@ -81,7 +81,7 @@ def rewrite(rows=lambda rows: rows, names=lambda names: names):
         from safetensors.numpy import save_file
         path = folder / 'w.safetensors'
         with safe_open(path, framework='numpy') as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file}, file.metadata()
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()   # noqa: SIM118
         tensors['text.rows'] = rows(tensors['text.rows'].copy())
         metadata['bank_names'] = json.dumps(names(json.loads(metadata['bank_names'])))
         save_file(tensors, path, metadata)

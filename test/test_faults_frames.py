@@ -144,7 +144,7 @@ def test_a_hanging_engine_is_reported(engine, monkeypatch):
                 if status.name == '/hanging: segmentation' and text in status.message]
     try:
         assert node.start()
-        node._worker._engine = FailingEngine(engine, {1: lambda: returns.wait(30)})
+        node._inference._engine = FailingEngine(engine, {1: lambda: returns.wait(30)})
         with Peer('/hanging') as peer:
             black = np.zeros((48, 64, 3), np.uint8)
             wait_until(lambda: peer.send(black) and levels_of('inference timeout: the engine has worked on'),
@@ -176,7 +176,7 @@ def a_frame_in_the_engine(name, engine, street):
     """(node, peer, manager, engine, small image, event) of an active node; its engine holds a frame until the event."""
     returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
     with NodeHere(name, 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer(f'/{name}') as peer:
-        slow = here.node._engine = here.node._inference._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        slow = here.node._pipeline.engine = here.node._inference._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
         manager = Manager(peer.connect(), name)
         wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
         yield here, peer, manager, slow, small, returns
@@ -223,7 +223,7 @@ def test_an_engine_that_cannot_be_closed(street):
     with NodeHere('unclosed', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, \
             Peer('/unclosed') as peer:
         manager = Manager(peer.connect(), 'unclosed')
-        here.node._engine.close = lambda: raise_(RuntimeError('an illegal memory access was encountered'))
+        here.node._pipeline.engine.close = lambda: raise_(RuntimeError('an illegal memory access was encountered'))
         assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
         assert manager.state() == UNCONFIGURED
         ticks = len(peer.diagnostics)

@@ -6,8 +6,9 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
-from ..engines.factory import Choice, close_engine, create_engine
+from ..engines.factory import Choice
 from ..engines.weights import WeightsError, load_weights
+from ..pipeline import EngineOptions, SegmentationPipeline
 from ..vocabulary.classes import VocabularyError
 from ..vocabulary.vocabulary import Vocabulary
 from .bond import Bond
@@ -50,7 +51,7 @@ class SegmentationNode(LifecycleNode):
         self.cameras: list[OutputPublisher] = []
         self.engine_selection: Choice | None = None
         self.last_error = ''
-        self._engine: Any = None
+        self._pipeline: SegmentationPipeline | None = None   # with an engine once configured
         self._inference: InferenceThread | None = None
         self._stuck_threads: list[InferenceThread] = []   # that did not end, of engines that were released otherwise
         self._bond: Bond | None = None
@@ -90,9 +91,12 @@ class SegmentationNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _load(self) -> Vocabulary:
-        weights = load_weights(self.settings.weights)
-        vocabulary = self.vocabulary.load(weights, vocabulary_request(self.settings))
-        self._engine = create_engine(self.settings, weights, self._on_engine_selected, vocabulary)
+        settings = self.settings
+        self._pipeline = SegmentationPipeline(load_weights(settings.weights), ids=self.vocabulary.class_ids,
+                                              version=self.vocabulary.version, warn=self.get_logger().warning)
+        vocabulary = self.vocabulary.load(self._pipeline, vocabulary_request(settings))
+        self._pipeline.load_engine(EngineOptions(settings.engine, settings.precision, settings.threads,
+                                                 settings.network_pixels), self._on_engine_selected)
         return vocabulary
 
     def _on_engine_selected(self, selection: Choice) -> None:
@@ -135,8 +139,8 @@ class SegmentationNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _begin_segmenting(self) -> None:
-        assert self.vocabulary.state is not None, 'activate follows configure'
-        self._inference = InferenceThread(self._engine, self.vocabulary.state, lambda: self.settings,
+        assert self._pipeline is not None, 'activate follows configure'
+        self._inference = InferenceThread(self._pipeline.engine, self._pipeline.state, lambda: self.settings,
                                           self.get_logger())
         self._image_subscribers = [ImageSubscriber(self, camera, self.settings, self._inference.enqueue)
                                    for camera in self.cameras]
@@ -209,14 +213,15 @@ class SegmentationNode(LifecycleNode):
         for camera in self.cameras:
             self._diagnostics.remove_camera(camera)
             camera.destroy(self)
-        inference, engine = self._inference, self._engine
-        self.cameras, self._engine, self._inference = [], None, None
+        inference, pipeline = self._inference, self._pipeline
+        self.cameras, self._pipeline, self._inference = [], None, None
         self.vocabulary.release()
         if inference and inference.is_running():   # it uses the engine's memory, which then goes with the process
             self._stuck_threads.append(inference)
             return
         try:
-            close_engine(engine)
+            if pipeline:
+                pipeline.close()
         except Exception as error:   # a GPU that failed for good, say: to clean up is then the way out
             self.get_logger().error(f'the engine did not close: {type(error).__name__}: {error}')
 
@@ -224,13 +229,16 @@ class SegmentationNode(LifecycleNode):
 
     def engine_summary(self) -> str:
         """Return the engine in one line, or '' while none is loaded."""
-        return self._engine.summary() if self._engine else ''
+        return self._pipeline.engine.summary() if self._pipeline and self._has_engine() else ''
 
     def state_label(self) -> str:
         """Return the lifecycle state: unconfigured, inactive, active or finalized."""
         if self._finalized:
             return 'finalized'
-        return 'active' if self._active else 'inactive' if self._engine else 'unconfigured'
+        return 'active' if self._active else 'inactive' if self._has_engine() else 'unconfigured'
+
+    def _has_engine(self) -> bool:
+        return self._pipeline is not None and self._pipeline.engine is not None
 
     def image_subscriber_of(self, camera: OutputPublisher) -> ImageSubscriber | None:
         """Return the subscriptions of a camera, or None while the node is not active."""

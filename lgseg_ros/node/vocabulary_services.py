@@ -1,8 +1,8 @@
 """The vocabulary of a configured node, and the services that report and change it (srv/*.srv).
 
-Every change takes one path, whether a service, a parameter or a transition requests it: `VocabularyState.validate`,
-then `TextSource.embed` for phrases that need the text encoder, then `VocabularyState.replace`. Only the waiting
-differs: the service's callback awaits the encoder; parameters and transitions, which rclpy answers in place, block.
+Every change takes one path, whether a service, a parameter or a transition requests it: `new_phrases`, `embed` and
+`set_vocabulary` of the pipeline. Only the waiting differs: the service's callback awaits the text encoder; parameters
+and transitions, which rclpy answers in place, block.
 """
 
 import time
@@ -16,10 +16,9 @@ from rclpy.lifecycle import LifecycleNode
 
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
-from ..engines.weights import Weights
-from ..vocabulary.classes import VocabularyError, phrases_of
-from ..vocabulary.text_source import TextSource
-from ..vocabulary.vocabulary import Vocabulary, VocabularyState, choose_classes
+from ..pipeline import SegmentationPipeline
+from ..vocabulary.classes import VocabularyError
+from ..vocabulary.vocabulary import Vocabulary, choose_classes
 from .background_work import BackgroundWorker
 from .inference_thread import Logger
 from .parameters import Settings
@@ -59,7 +58,9 @@ class VocabularyServices:
     """Holds the vocabulary of a node and serves ~/set_vocabulary and ~/get_vocabulary.
 
     Attributes:
-        state: the vocabulary in force and the class ids; None while the node is not configured.
+        pipeline: holds the vocabulary; None while the node is not configured.
+        class_ids: {name: id} of this process: a clean-up must not free ids that consumers remember.
+        version: the last version before the pipeline: those that consumers know must not come again.
     """
 
     def __init__(self, node: LifecycleNode, on_change: Callable[[VocabularyRequest], None]) -> None:
@@ -69,11 +70,10 @@ class VocabularyServices:
             node: the ROS node.
             on_change: called when the service has changed the vocabulary.
         """
-        self.state: VocabularyState | None = None
+        self.pipeline: SegmentationPipeline | None = None
+        self.class_ids: dict[str, int] = {}
+        self.version = 0
         self._node, self._on_change = node, on_change
-        self._source: TextSource | None = None
-        self._ids: dict[str, int] = {}   # of this process: a clean-up must not free ids that consumers remember
-        self._version = 0                # and the versions they know must not come again
         self._background = BackgroundWorker()
         self._set_group = MutuallyExclusiveCallbackGroup()   # of set_vocabulary, whose callback may wait for seconds
         self._services: list[Any] = []
@@ -82,7 +82,7 @@ class VocabularyServices:
     @property
     def current(self) -> Vocabulary | None:
         """The vocabulary in force; None while the node is not configured."""
-        return self.state.current if self.state else None
+        return self.pipeline.vocabulary if self.pipeline else None
 
     @property
     def _executor(self) -> Executor:
@@ -90,11 +90,11 @@ class VocabularyServices:
         assert executor is not None, 'a request arrives through an executor'
         return executor
 
-    def load(self, weights: Weights, request: VocabularyRequest) -> Vocabulary:
+    def load(self, pipeline: SegmentationPipeline, request: VocabularyRequest) -> Vocabulary:
         """Begin with a vocabulary.
 
         Args:
-            weights: give the text embeddings of the phrases that they know.
+            pipeline: holds it from now on; it has `class_ids` and `version`.
             request: the first vocabulary.
 
         Returns:
@@ -103,8 +103,7 @@ class VocabularyServices:
         Raises:
             VocabularyError: it cannot be used.
         """
-        self._source = TextSource(weights, warn=self._node.get_logger().warning)
-        self.state = VocabularyState(self._source, self._ids, self._version)
+        self.pipeline = pipeline
         return self.replace(request)
 
     def check(self, request: VocabularyRequest) -> None:
@@ -116,12 +115,12 @@ class VocabularyServices:
         Raises:
             VocabularyError: `replace` would refuse it.
         """
-        if self.state is None:
+        if self.pipeline is None:
             choose_classes(request.classes, request.preset)
             return
         if embed := self._embedding_of(request):
             embed()
-        self.state.prepare(*request)
+        self.pipeline.state.prepare(*request)
 
     def replace(self, request: VocabularyRequest) -> Vocabulary:
         """Put a vocabulary in force, in place; new phrases take seconds.
@@ -141,16 +140,16 @@ class VocabularyServices:
 
     def _embedding_of(self, request: VocabularyRequest) -> Callable[[], object] | None:
         """Return what embeds the new phrases of a request, or None where it has none. Raises VocabularyError."""
-        if self.state is None or self._source is None:   # a request that was queued while the node was cleaned up
+        if self.pipeline is None:   # a request that was queued while the node was cleaned up
             raise VocabularyError('the node is not configured; ask again once it is')
-        phrases = self._source.new_phrases(phrases_of(self.state.validate(*request)))
-        return partial(self._source.embed, phrases) if phrases else None
+        phrases = self.pipeline.new_phrases(*request)
+        return partial(self.pipeline.embed, phrases) if phrases else None
 
     def _replace(self, request: VocabularyRequest) -> Vocabulary:
         """Put a vocabulary in force whose phrases are embedded."""
-        if self.state is None:
+        if self.pipeline is None:
             raise VocabularyError('the node is not configured; ask again once it is')
-        vocabulary = self.state.replace(*request)
+        vocabulary = self.pipeline.set_vocabulary(*request)
         if vocabulary.warning:
             self._node.get_logger().warning(vocabulary.warning)
         return vocabulary
@@ -206,8 +205,8 @@ class VocabularyServices:
             else:
                 self._node.destroy_service(service)
         if self.current:
-            self._version = self.current.version
-        self._services, self.state = [], None
+            self.version = self.current.version
+        self._services, self.pipeline = [], None
 
     def _destroy_unanswered(self) -> None:
         """Destroy the service that had to answer first."""

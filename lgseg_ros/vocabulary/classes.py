@@ -142,7 +142,7 @@ def shared_phrase_warning(specs: Iterable[ClassSpec]) -> str:
         for phrase in spec.phrases:
             if phrase in owners:
                 return (f'{shorten(phrase)} is a phrase of {shorten(owners[phrase])} and of {shorten(spec.name)}; only '
-                        'the first of them can be predicted by it; remove it from one of them')
+                        'the first can win by it; remove it from one of them')
             owners[phrase] = spec.name
     return ''
 
