@@ -175,7 +175,8 @@ def test_deleted_while_running(managed, street):
 
 @fault_rows(FILES, 'data', [
     ('a bank file that is text', 'refused: "is not a file of text embeddings"', b'names: [road]'),
-    ('a bank file that is a pickle with code in it', 'refused: "is not a file of text embeddings"; nothing is run', TRAP),
+    ('a bank file that is a pickle with code in it', 'refused: "is not a file of text embeddings"; nothing is run',
+     TRAP),
     ('a bank file cut short', 'refused: "is not a file of text embeddings"', b'PK\x03\x04' + bytes(200)),
 ])
 def test_damaged_bank_files(tmp_path, data):

@@ -176,7 +176,8 @@ def a_frame_in_the_engine(name, engine, street):
     """(node, peer, manager, engine, small image, event) of an active node; its engine holds a frame until the event."""
     returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
     with NodeHere(name, 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer(f'/{name}') as peer:
-        slow = here.node._pipeline.engine = here.node._inference._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        slow = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        here.node._pipeline.engine = here.node._inference._engine = slow
         manager = Manager(peer.connect(), name)
         wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
         yield here, peer, manager, slow, small, returns

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from ..engines.factory import ENGINE_NAMES, PRECISIONS
 from ..engines.frames import DEFAULT_PIXELS
 from ..engines.weights import DEFAULT_WEIGHTS
+from ..vocabulary.presets import DEFAULT_PRESET
 from .bond import SHORTEST_PERIOD_S
 
 
@@ -39,7 +40,7 @@ class Settings:
     """Values of all parameters. An empty string list is [''], because ROS cannot type []."""
 
     preset: str = parameter(   # before vocabulary: `ros2 param load` sets one by one, in the order of `lgseg params`
-        'camvid', 'Named vocabulary with fixed class ids: camvid, cityscapes, autoware, nav2; empty: none',
+        DEFAULT_PRESET, 'Named vocabulary with fixed class ids: camvid, cityscapes, autoware, nav2; empty: none',
         changeable=True)
     vocabulary: list[str] = parameter(   # noqa: RUF009 (a field of its own)
         [''], 'Classes to segment, each "name" or "name=phrase|phrase", at most 255 phrases in all, '
