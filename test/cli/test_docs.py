@@ -15,7 +15,7 @@ pytest.importorskip('mkdocs')
 
 
 def build(repository, site):
-    """Build as scripts/docs.sh does (--quiet would hide warnings from --strict, too), with a proxy that nothing answers; the finished process."""
+    """Build as scripts/docs.sh does, with a proxy that nothing answers; the finished process."""
     nowhere = 'http://127.0.0.1:9'
     env = {**os.environ, 'NO_MKDOCS_2_WARNING': '1', 'http_proxy': nowhere, 'https_proxy': nowhere}
     return subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(site)],

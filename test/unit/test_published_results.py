@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-EVALUATIONS = {'eval': 'mIoU, CamVid val', 'eval_renamed': 'called by other words', 'eval_distractors': '100 absent names',
-               'eval_int8': 'in INT8'}
+EVALUATIONS = {
+    'eval': 'mIoU, CamVid val',
+    'eval_renamed': 'called by other words',
+    'eval_distractors': '100 absent names',
+    'eval_int8': 'in INT8',
+}
 
 
 def result(name):
@@ -34,7 +38,9 @@ def test_the_model_card_tells_the_measured_accuracy():
                        ('expected calibration error', 'expected_calibration_error')):
         assert figure_of('docs/reference/model_card.md', words) == f'{measured[key]:.1f}', words
     told = dict(re.findall(r'\| ([a-z]+) \| ([\d.]+) (?=\|)', (ROOT / 'docs/reference/model_card.md').read_text()))
-    assert {name: told[name] for name in measured['iou']} == {name: f'{iou:.1f}' for name, iou in measured['iou'].items()}
+    assert {name: told[name] for name in measured['iou']} == {
+        name: f'{iou:.1f}' for name, iou in measured['iou'].items()
+    }
     for name in ('eval_int8', 'eval_renamed', 'eval_distractors'):
         assert figure_of('docs/reference/model_card.md', f'{name}.json') == f'{result(name)["miou"]:.1f}', name
 
