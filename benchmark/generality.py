@@ -49,9 +49,10 @@ OTHER_PROMPTS = {
     'fence': ('railing',), 'pole': ('column',), 'person': ('pedestrian',), 'rider': ('motorcyclist',),
     'truck': ('lorry',), 'bus': ('minibus',), 'motorcycle': ('motorbike',), 'water': ('lake',), 'dirt': ('soil',),
     'plant': ('potted plant',), 'mountain': ('hill',), 'bag': ('handbag',), 'door': ('door-stuff',),
-    'window': ('windowpane',), 'floor': ('floor-tile',), 'cabinet': ('cupboard',), 'ceiling': ('ceiling-tile',), 'chair': ('seat',),
-    'railing': ('bannister',), 'stairs': ('stairway',), 'soil': ('dirt',), 'grass': ('field',), 'ground': ('terrain',),
-    'rock': ('stone',), 'boat': ('rowing boat',), 'wall': ('wall-concrete',), 'wall-brick': ('wall-stone',),
+    'window': ('windowpane',), 'floor': ('floor-tile',), 'cabinet': ('cupboard',), 'ceiling': ('ceiling-tile',),
+    'chair': ('seat',), 'railing': ('bannister',), 'stairs': ('stairway',), 'soil': ('dirt',), 'grass': ('field',),
+    'ground': ('terrain',), 'rock': ('stone',), 'boat': ('rowing boat',), 'wall': ('wall-concrete',),
+    'wall-brick': ('wall-stone',),
 }
 VARIANTS = ('own', 'renamed', 'negatives', 'all')
 Prepare = Callable[[PromptBatch], Predictor]
@@ -258,7 +259,8 @@ def markdown(results: dict[str, dict[str, Any]], means: dict[str, dict[str, Any]
     lines = [' | '.join(['data set', *(title for title, _, _ in columns)]),
              ' | '.join('---' for _ in range(len(columns) + 1))]
     for name, entry in {**results, **{f'**{title}**': entry for title, entry in means.items()}}.items():
-        cells = [f'{entry[variant][key]:.1f}' if entry.get(variant) else '-' for _, variant, key in columns]
+        cells = [f'{round(entry[variant][key], 1) + 0:.1f}' if entry.get(variant) else '-'   # + 0: no -0.0
+                 for _, variant, key in columns]
         lines.append(' | '.join([name, *cells]))
     return '\n'.join(f'| {line} |' for line in lines)
 
