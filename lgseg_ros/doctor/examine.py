@@ -15,7 +15,7 @@ AFTER = {'shared memory': shared_memory.room, 'left-overs': shared_memory.left_o
          'cv_bridge': libraries.cv_bridge, 'onnxruntime': libraries.onnxruntime,
          'gpu': machine.gpu, 'torch on CUDA': gpu_engines.torch_cuda, 'tensorrt': machine.tensorrt,
          'built engines': gpu_engines.built_engines,
-         'weights': model.weights, 'cache': model.cache,
+         'weights': model.weights, 'self-test': model.self_tests, 'cache': model.cache,
          'torchvision': libraries.torchvision, 'text encoder': model.text_encoder}
 
 

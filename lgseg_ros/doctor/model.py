@@ -1,10 +1,11 @@
 """Weights, text encoder and cache folders."""
 
+import json
 import os
 import tempfile
 
 from .child import run_python
-from .verdict import fail, ok, skip
+from .verdict import Verdict, fail, ok, skip, warn
 
 # Loading the engine checks that the ONNX file is whole and was exported from these very weights.
 LOAD = '''
@@ -15,6 +16,13 @@ weights = load_weights(sys.argv[1])
 for precision in ('fp32', 'auto'):
     OnnxRuntimeEngine(weights, threads=1, precision=precision)
 print(f'{len(weights.bank)} words')
+'''
+# Every engine that works here, in each precision, on its self-test at the default image size.
+SELF_TESTS = '''
+import json, sys
+from lgseg_ros.engines.factory import run_self_tests
+from lgseg_ros.engines.weights import load_weights
+print(json.dumps(run_self_tests(load_weights(sys.argv[1]))))
 '''
 FIND_ENCODER = '''
 import sys
@@ -44,6 +52,27 @@ def weights():
                         f'exported by you: lgseg export --weights {name}')
         found.append(f'{name} ({outcome.answer})')
     return ok(f'whole, each with its ONNX file: {", ".join(found)}')
+
+
+def self_tests() -> Verdict:
+    """Whether every engine that works here gives the masks of the default weights, and how fast it shows so."""
+    from ..engines.weights import DEFAULT_WEIGHTS
+    outcome = run_python('-c', SELF_TESTS, DEFAULT_WEIGHTS)
+    if not outcome.worked:
+        return fail(f'cannot be run: {outcome.reason}', f'lgseg export --weights {DEFAULT_WEIGHTS}')
+    found = json.loads(outcome.answer)
+    if not found:
+        return skip('no engine can be run here')
+    text = '; '.join(f'{label}: {answer["text"]}' for label, answer in found.items())
+    failed = [label for label, answer in found.items() if answer['state'] == 'failed']
+    if failed and len(failed) == len(found):
+        return fail(text, 'no engine gives the right masks: report it, with the output of lgseg doctor --json')
+    if failed:
+        return warn(text, f'the node uses another engine than {" and ".join(failed)}; report it, with the output of '
+                    'lgseg doctor --json')
+    if any(answer['state'] == 'not tested' for answer in found.values()):
+        return warn(text, f'lgseg export --weights {DEFAULT_WEIGHTS}')
+    return ok(text)
 
 
 def text_encoder():

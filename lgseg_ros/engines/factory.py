@@ -13,9 +13,13 @@ An engine is a class with
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
+from types import SimpleNamespace
 from typing import NamedTuple
 
+from ..vocabulary.state import VocabularyState
+from .frames import DEFAULT_PIXELS
 from .gpu import has_gpu_device
 from .self_test import SelfTest, SelfTestError
 from .self_test_data import read_golden
@@ -106,10 +110,17 @@ class _Candidates:
     def __init__(self, settings, weights: Weights, report: Callable[[Choice], None]) -> None:
         self._settings, self._weights, self._report = settings, weights, report
         self._asked, self._precision = settings.engine, getattr(settings, 'precision', 'auto')
-        self._left = iter([(name, number) for number in dict.fromkeys((self._precision, 'auto'))
-                           for name in candidates(self._asked)])   # rather another precision than no masks
         self._taken = ''
         self._rejected, self._self_test_failures, self._errors = [], [], []
+        self._left = self._order()
+
+    def _order(self) -> Iterator[tuple[str, str]]:
+        """(engine, precision): rather another precision than no masks."""
+        precisions = list(dict.fromkeys((self._precision, 'auto')))
+        for number in precisions:
+            yield from ((name, number) for name in candidates(self._asked))
+        if self._self_test_failures and 'fp32' not in precisions:   # what auto chose may be what is wrong here
+            yield from ((name, 'fp32') for name in candidates(self._asked))
 
     def take(self, vocabulary=None):
         """The next engine that works, warmed up.  Raises WeightsError when there is none."""
@@ -223,6 +234,30 @@ def _build(name, precision, weights, settings, vocabulary):
             close_engine(engine)
             raise
     return engine
+
+
+def run_self_tests(weights: Weights, threads: int = 0) -> dict[str, dict[str, str]]:
+    """Try every engine that works here without a long build, in each precision, at the default image size.
+
+    Returns:
+        {'openvino fp32': {'state': 'passed', 'failed' or 'not tested', 'text': one line}} and so on.
+    """
+    settings = SimpleNamespace(threads=threads, network_pixels=DEFAULT_PIXELS)
+    vocabulary, found = VocabularyState(weights.bank).replace(weights.bank.names[:8]), {}
+    for name, precision in product(candidates('auto'), PRECISIONS[1:]):
+        try:
+            if _why_not(name, precision, weights, settings, waits=False) is not None:
+                continue
+            engine = _build(name, precision, weights, settings, vocabulary)
+        except SelfTestError as error:
+            found[f'{name} {precision}'] = {'state': 'failed', 'text': _first_line(error)}
+        except Exception:   # cannot run here at all: other checks say why
+            continue
+        else:
+            state = 'passed' if engine.self_test.passed else 'not tested'
+            found[f'{name} {precision}'] = {'state': state, 'text': str(engine.self_test)}
+            close_engine(engine)
+    return found
 
 
 def close_engine(engine):

@@ -27,6 +27,11 @@ LOG = logging.getLogger(__name__)
 MIN_AGREEMENT = {'fp32': 0.99}        # share of pixels with the expected id, for every vocabulary
 MIN_AGREEMENT_ROUNDED = 0.97          # of engines that round to fewer bits: fp16, bf16, int8
 MAX_CONFIDENCE_ERROR = 0.03           # mean absolute difference of confidences, 0..1
+# Below this size the deepest maps have a few cells, and int8 alone changes up to 14 % of the pixels; what is broken
+# changes most of them.
+TINY = 144 * 192                      # pixels
+MIN_AGREEMENT_TINY, MAX_CONFIDENCE_ERROR_TINY = 0.80, 0.10
+BUDGET_MS = 100.0                     # no further vocabulary is begun that would not end within it
 
 Run = Callable[[npt.NDArray[np.uint8], Vocabulary], Mask]
 
@@ -42,10 +47,11 @@ class SelfTestResult(NamedTuple):
     agreement: float           # share of pixels with the expected id, 0..1
     confidence_error: float    # mean absolute difference, 0..1
     milliseconds: float
+    vocabularies: int          # how many were run within the budget
 
     def __str__(self) -> str:
-        return (f'{self.agreement:.2%} of the pixels agree at {self.size[1]}x{self.size[0]}, '
-                f'in {self.milliseconds:.0f} ms').replace('%', ' %', 1)
+        return (f'{100 * self.agreement:.2f} % of the pixels agree at {self.size[1]}x{self.size[0]}, '
+                f'{self.milliseconds:.0f} ms')
 
 
 class SelfTest:
@@ -70,7 +76,7 @@ class SelfTest:
         """
         self._weights, self._threads = weights, threads
         self._label = f'{engine} in {precision}'
-        self._least = MIN_AGREEMENT.get(precision, MIN_AGREEMENT_ROUNDED)
+        self._precision = precision
         self._golden = read_golden(weights)
         self.results: list[SelfTestResult] = []
         self.skipped = ''
@@ -83,9 +89,14 @@ class SelfTest:
         """Whether every size that the engine has compiled was tested, and passed."""
         return bool(self.results) and not self.skipped
 
+    @property
+    def worst(self) -> SelfTestResult | None:
+        """The result of the least agreement, None before the first."""
+        return min(self.results, key=lambda result: result.agreement, default=None)
+
     def __str__(self) -> str:
         """One line for logs and diagnostics."""
-        tested = f'passed: {min(self.results, key=lambda result: result.agreement)}' if self.results else ''
+        tested = f'passed: {self.worst}' if self.worst else ''
         skipped = f'not tested: {self.skipped}' if self.skipped else ''
         return '; '.join(filter(None, (tested, skipped))) or 'not tested yet'
 
@@ -135,17 +146,24 @@ class SelfTest:
                  if max_rows is None or len(vocabulary.rows) <= max_rows]
         if not pairs:
             return False
-        began = time.perf_counter()
-        judged = [compare(run(image, vocabulary), mask) for mask, vocabulary in pairs]
-        milliseconds = (time.perf_counter() - began) * 1e3
-        agreement, error = min(share for share, _ in judged), max(error for _, error in judged)
-        if agreement < self._least:
+        least, most = limits(self._precision, size)
+        agreement, error, count, milliseconds = 1.0, 0.0, 0, 0.0
+        for mask, vocabulary in pairs:
+            began = time.perf_counter()
+            found = run(image, vocabulary)
+            last = (time.perf_counter() - began) * 1e3
+            share, difference = compare(found, mask)
+            agreement, error = min(agreement, share), max(error, difference)
+            count, milliseconds = count + 1, milliseconds + last
+            if milliseconds + last > BUDGET_MS:
+                break
+        if agreement < least:
             raise SelfTestError(f"{self._label}: {100 * agreement:.1f} % of the self-test's pixels agree at "
-                                f'{size[1]}x{size[0]} ({100 * self._least:.0f} % needed)')
-        if error > MAX_CONFIDENCE_ERROR:
+                                f'{size[1]}x{size[0]} ({100 * least:.0f} % needed)')
+        if error > most:
             raise SelfTestError(f"{self._label}: the self-test's confidences are off by {error:.3f} at "
-                                f'{size[1]}x{size[0]} (at most {MAX_CONFIDENCE_ERROR:g})')
-        self.results.append(SelfTestResult(size, agreement, error, milliseconds))
+                                f'{size[1]}x{size[0]} (at most {most:g})')
+        self.results.append(SelfTestResult(size, agreement, error, milliseconds, count))
         return True
 
     def _expected(self, size: Size) -> tuple[Mask, ...]:
@@ -163,11 +181,20 @@ class SelfTest:
             return ()
 
 
+def limits(precision: str, size: Size) -> tuple[float, float]:
+    """(least share of agreeing pixels, largest confidence error) for an engine's precision at a network size."""
+    if precision in MIN_AGREEMENT:
+        return MIN_AGREEMENT[precision], MAX_CONFIDENCE_ERROR
+    if size[0] * size[1] < TINY:
+        return MIN_AGREEMENT_TINY, MAX_CONFIDENCE_ERROR_TINY
+    return MIN_AGREEMENT_ROUNDED, MAX_CONFIDENCE_ERROR
+
+
 def compare(mask: Mask, expected: Mask) -> tuple[float, float]:
     """(share of pixels with the expected id, mean absolute difference of confidences in 0..1) of two masks."""
     if mask.ids.shape != expected.ids.shape or mask.confidence.shape != expected.confidence.shape:
         return 0.0, 1.0
-    same = np.count_nonzero(mask.ids == expected.ids) / expected.ids.size
+    same = int(np.count_nonzero(mask.ids == expected.ids)) / expected.ids.size
     return same, float(cv2.absdiff(mask.confidence, expected.confidence).mean()) / 255
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from ..engines.self_test import SelfTest
 from .updater import create_updater, fill
 
 STUCK_S = 5.0   # an engine that works on one frame for longer hangs
@@ -56,13 +57,18 @@ class Diagnostics:
         if engine:
             vocabulary = node.words.vocabulary.current
             values.update(engine_choice=str(node.engine_choice), vocabulary_version=vocabulary.version,
-                          classes=len(vocabulary.names), vocabulary=', '.join(vocabulary.texts)[:300])
+                          classes=len(vocabulary.names), vocabulary=', '.join(vocabulary.texts)[:300],
+                          **self_test_values(node.engine_self_test()))
         values['peak_memory_mb'] = peak_memory_mb()
         values['bond'] = node.bond_state()
         values['last_error'] = node.last_error or 'none'
         busy = node.busy_seconds()
         if busy > STUCK_S:
             return DiagnosticStatus.ERROR, f'the engine has not finished its frame for {busy:.0f} s', values
+        if failure := node.engine_failure():
+            return DiagnosticStatus.ERROR, failure, values
+        if engine and node.engine_choice.self_test_failures:
+            return DiagnosticStatus.ERROR, f'{node.state_label()}; self-test failed: {node.engine_choice}', values
         if engine and node.engine_choice.fell_back:
             return DiagnosticStatus.WARN, f'{node.state_label()}; {node.engine_choice}', values
         return DiagnosticStatus.OK if engine else DiagnosticStatus.WARN, node.state_label(), values
@@ -88,6 +94,16 @@ class Diagnostics:
                   'latency_ms': f'{camera.latency_ms:.1f}', 'watched': camera.is_watched(),
                   'camera_info': f'{camera.info.width}x{camera.info.height}' if camera.info else 'none'}
         return level, text, values
+
+
+def self_test_values(self_test: SelfTest | None) -> dict[str, str]:
+    """What the diagnostics hold of an engine's self-test, None for an engine that has none."""
+    if self_test is None:
+        return {'self_test': 'not tested: this engine has none'}
+    values = {'self_test': str(self_test)}
+    if worst := self_test.worst:
+        values.update(self_test_agreement=f'{worst.agreement:.4f}', self_test_ms=f'{worst.milliseconds:.0f}')
+    return values
 
 
 def look_again(seen, counts, now):

@@ -10,6 +10,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from ..engines.factory import close_engine, create_engine
+from ..engines.self_test import SelfTest
 from ..engines.weights import WeightsError, load_weights
 from ..vocabulary.classes import VocabularyError
 from .bond import Bond
@@ -93,7 +94,9 @@ class SegmentNode(LifecycleNode):
 
     def _note_engine(self, choice):
         self.engine_choice = choice
-        if choice.fell_back:
+        if choice.self_test_failures:   # whatever runs instead: this machine gives wrong masks with that one
+            self.get_logger().error(f'engine: {choice}')
+        elif choice.fell_back:
             self.get_logger().warning(f'engine: {choice}')
         else:
             self.get_logger().info(f'engine: {choice}')
@@ -183,6 +186,14 @@ class SegmentNode(LifecycleNode):
     def engine_summary(self):
         """The engine in one line, or '' while none is loaded."""
         return self._engine.summary() if self._engine else ''
+
+    def engine_self_test(self) -> SelfTest | None:
+        """The self-test of the engine in use, None where there is none."""
+        return getattr(self._engine, 'self_test', None)
+
+    def engine_failure(self) -> str:
+        """Why the engine can segment no more, as when each of them failed its self-test; '' while it can."""
+        return getattr(self._engine, 'failure', '')
 
     def state_label(self):
         """Lifecycle state in a word."""
