@@ -36,7 +36,7 @@ def test_built_once_then_read(tmp_path):
     assert build.builds == 2
 
 
-@pytest.mark.parametrize('change', [{'runtime': 'TensorRT 10.9.0'}, {'network': 2}, {'compute_capability': '8.9'},
+@pytest.mark.parametrize('change', [{'runtime': 'TensorRT 10.9.0'}, {'network': 2}, {'compute_capability': '8.9'}, {'multiprocessors': 8},
                                     {'weights_sha256': 'ab' * 31 + 'cd'}])
 def test_a_stale_engine_is_built_again_in_its_place(tmp_path, caplog, change):
     load_or_build(SAMPLE, Builder(b'old'), tmp_path)

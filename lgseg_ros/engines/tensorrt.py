@@ -39,9 +39,10 @@ def identify(weights, pixels, precision):
     import tensorrt
 
     from .cuda import Cuda
-    gpu, capability = Cuda().device()
+    cuda = Cuda()
+    gpu, capability = cuda.device()
     return Identity(weights.path.stem, weights.sha256, FORMAT, f'TensorRT {tensorrt.__version__}', gpu, capability,
-                    'fp16' if precision == 'auto' else precision, pixels)
+                    'fp16' if precision == 'auto' else precision, pixels, cuda.multiprocessors())
 
 
 def build_command(weights, pixels, precision):
