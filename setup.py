@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parent
 MANIFEST = ElementTree.parse(ROOT / 'package.xml').getroot()
 
 
-def text_of(tag):
+def text_of(tag: str) -> str:
+    """The text of an element of package.xml on one line."""
     return ' '.join(MANIFEST.findtext(tag).split())
 
 
-def requirements(name):
+def requirements(name: str) -> list[str]:
     """Packages of requirements/NAME below the next major version; only the project's own environments pin exactly."""
     pins = re.findall(r'^([\w-]+)==(\d+)', (ROOT / 'requirements' / name).read_text(), re.MULTILINE)
     return sorted({f'{package}<{int(major) + 1}' for package, major in pins})
@@ -38,7 +39,7 @@ setup(
     packages=find_namespace_packages(include=['lgseg_ros', 'lgseg_ros.*'], exclude=['*.__pycache__']) + list(SHARE),
     package_dir=SHARE,
     package_data={
-        '': ['*.json', '*.npz', '*.onnx', '*.png', '*.safetensors', '*.txt', '*.xml', '*.yaml'],
+        '': ['*.json', '*.npz', '*.onnx', '*.png', '*.safetensors', 'py.typed', '*.txt', '*.xml', '*.yaml'],
         'lgseg_ros._share.config': ['**/*'],
         'lgseg_ros._share.launch': ['*.py'],
         'lgseg_ros._share.weights': ['*.md'],

@@ -2,15 +2,15 @@
 
 Every entry is one "lgseg train" with the settings given here; backbone, pyramid, upsampling, losses and data are the
 same.  Ours without bridges still has what the baselines have not, its CNN blocks and a learned projection of the text:
-what the bridges are worth is its distance to ours with them.
+the contribution of the bridges is its distance to ours with them.
 
 Entries that are finished are not run again and one that was stopped goes on, so the command can be interrupted and
-repeated for days, and on another machine: what NAME.json in the results tells of the same settings is taken as it is.
-After a change of the code give another --name.  The table is written after each entry.  Figures are those of the last
+repeated for days, and on another machine: entries of NAME.json with the same settings are taken as they are.
+After a change of the code give another --name.  The table is written after each entry.  Metrics are those of the last
 epoch: nothing is chosen on the validation split.
 
     python benchmark/ablation.py --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz
-    python benchmark/ablation.py --data DIR --bank NPZ --epochs 100 --crop 352x480 --batch 16
+    python benchmark/ablation.py --data DIR --bank NPZ --epochs 100 --crop 352x480 --batch-size 16
     python benchmark/ablation.py --data DIR --bank NPZ --backbone resnet18 --heads text-to-image both --name resnet18
     python benchmark/ablation.py --data DIR --bank NPZ --unseen car,tree,pavement --heads lseg both --name unseen
 """
@@ -19,12 +19,16 @@ import argparse
 import json
 import os
 import statistics
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
+from head_cost import count_gmacs, count_parameters, time_heads
 
 from lgseg_ros.cli import eval as evaluation
 from lgseg_ros.cli import train as training
@@ -32,13 +36,11 @@ from lgseg_ros.cli.export import portable
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.frames import Frame, network_size, to_network
 from lgseg_ros.training.dataset import load_dataset, read_description
-from lgseg_ros.training.parallel import own_device
-from lgseg_ros.training.runs import load_run, read_log, versions
-from lgseg_ros.training.words import WordSampler
-from lgseg_ros.vocabulary.bank import load_npz_bank
+from lgseg_ros.training.distributed import select_device
+from lgseg_ros.training.prompts import evaluation_prompts
+from lgseg_ros.training.run_directory import load_run, read_log, versions
 from lgseg_ros.vocabulary.classes import parse_classes
-
-from head_cost import count_gmacs, count_parameters, time_heads
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 
 HEADS = {
     'lseg': ('LSeg-style', ['--head', 'lseg']),
@@ -48,9 +50,9 @@ HEADS = {
     'text-to-image': ('ours, text to image only', ['--no-image-to-text']),
     'both': ('ours, both bridges', []),
 }
-# Other words for CamVid's classes; "cyclist" and "traffic sign" are among the data set's own.
-NAMES = ('car=large family car,pedestrian=person,road=street,pavement=sidewalk,bicyclist=cyclist,tree=vegetation,'
-         'sign=traffic sign,building=house')
+# Other prompts for CamVid's classes; "cyclist" and "traffic sign" are among the data set's own.
+PROMPTS = ('car=large family car,pedestrian=person,road=street,pavement=sidewalk,bicyclist=cyclist,tree=vegetation,'
+           'sign=traffic sign,building=house')
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ class Entry:
     folder: Path
 
 
-def parse(argv=None):
+def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The command line.  What it does not know goes to "lgseg train" as it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog='Any other option is handed to "lgseg train": --batch, --lr, --blocks, ...')
+                                     epilog='Any other option is passed to "lgseg train": --batch-size, --lr, '
+                                            '--blocks, ...')
     parser.add_argument('--data', required=True, metavar='DIR', help='trained on its train split, measured on val')
     parser.add_argument('--bank', required=True, metavar='NPZ')
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), metavar='H',
@@ -75,17 +78,17 @@ def parse(argv=None):
     parser.add_argument('--crop', default='256x352', metavar='HxW', help='default: %(default)s')
     parser.add_argument('--device', default='auto', help='default: %(default)s')
     parser.add_argument('--unseen', default='', metavar='LIST', help='classes whose labels no training sees')
-    parser.add_argument('--names', default=NAMES,
-                        help='other words to measure with; empty: none (default: %(default)s)')
+    parser.add_argument('--prompts', default=PROMPTS,
+                        help='other prompts to measure with; empty: none (default: %(default)s)')
     parser.add_argument('--runs', default='runs/ablation', metavar='DIR',
                         help='of the trainings (default: %(default)s)')
     parser.add_argument('--results', default='benchmark/results', metavar='DIR', help='default: %(default)s')
     parser.add_argument('--name', default='ablation', help='of runs and results (default: %(default)s)')
-    parser.add_argument('--rounds', type=int, default=30, help='of timing; 0: none (default: %(default)s)')
+    parser.add_argument('--iterations', type=int, default=30, help='of timing; 0: none (default: %(default)s)')
     return parser.parse_known_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, measure, write NAME.json and NAME.md."""
     arguments, rest = parse(argv)
     folder = Path(arguments.runs) / arguments.name
@@ -95,25 +98,25 @@ def main(argv=None):
     results = Results(Path(arguments.results) / f'{arguments.name}.json', settings_of(arguments, rest))
     for number, entry in enumerate(entries, 1):
         print(f'[{number}/{len(entries)}] {HEADS[entry.head][0]}, seed {entry.seed}: ', end='', flush=True)
-        if entry.folder.exists() or (entry.head, entry.seed) not in results.figures:
+        if entry.folder.exists() or (entry.head, entry.seed) not in results.metrics:
             results.add(entry, train_and_measure(arguments, rest, entry))
-        print(f'mIoU {results.figures[entry.head, entry.seed]["miou"]:.2f}', flush=True)
-    if arguments.rounds and all(entry.folder.exists() for entry in entries if entry.seed == 0):
+        print(f'mIoU {results.metrics[entry.head, entry.seed]["miou"]:.2f}', flush=True)
+    if arguments.iterations and all(entry.folder.exists() for entry in entries if entry.seed == 0):
         results.costs = costs(arguments, entries)
         results.write()
     print(results.path.with_suffix('.md').read_text())
 
 
-def train_and_measure(arguments, rest, entry):
-    """The figures of an entry, trained as far as it is not yet."""
+def train_and_measure(arguments: argparse.Namespace, rest: list[str], entry: Entry) -> dict[str, Any]:
+    """The metrics of an entry, trained as far as it is not yet."""
     command = train_command(arguments, rest, entry)
     call(training, command, command)
-    if arguments.names:
+    if arguments.prompts:
         rename(arguments, entry)
-    return figures_of(entry.folder, [name.strip() for name in arguments.unseen.split(',') if name.strip()])
+    return metrics_of(entry.folder, [name.strip() for name in arguments.unseen.split(',') if name.strip()])
 
 
-def train_command(arguments, rest, entry):
+def train_command(arguments: argparse.Namespace, rest: list[str], entry: Entry) -> list[str]:
     """The entry as a command line of lgseg, which anybody can run by itself."""
     return ['train', '--data', arguments.data, '--bank', arguments.bank,
             '--out', str(entry.folder), '--seed', str(entry.seed),
@@ -122,7 +125,7 @@ def train_command(arguments, rest, entry):
             *HEADS[entry.head][1], *rest]
 
 
-def call(module, command, *more):
+def call(module: ModuleType, command: list[str], *more: object) -> None:
     """Run a subcommand of lgseg in this process, without its tables."""
     parser = argparse.ArgumentParser(prog=f'lgseg {command[0]}')
     module.add_arguments(parser)
@@ -130,62 +133,63 @@ def call(module, command, *more):
         module.run(parser.parse_args(command[1:]), *more)
 
 
-def rename(arguments, entry):
-    """Measure a finished run with other words for its classes, once for the same words."""
+def rename(arguments: argparse.Namespace, entry: Entry) -> None:
+    """Measure a finished run with other prompts for its classes, once for the same prompts."""
     path = entry.folder / 'renamed.json'
-    names = {spec.name: list(spec.phrases) for spec in parse_classes(arguments.names.split(','))}
-    if not path.exists() or json.loads(path.read_text())['names'] != names:
+    prompts = {spec.name: list(spec.phrases) for spec in parse_classes(arguments.prompts.split(','))}
+    if not path.exists() or json.loads(path.read_text())['prompts'] != prompts:
         call(evaluation,
              ['eval', '--run', str(entry.folder), '--bank', arguments.bank, '--data', arguments.data, '--split', 'val',
-                          '--device', arguments.device, '--names', arguments.names, '--json', str(path)])
+                          '--device', arguments.device, '--prompts', arguments.prompts, '--json', str(path)])
 
 
-def settings_of(arguments, rest):
+def settings_of(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     """What all rows of a table share."""
     return {'data': read_description(arguments.data).name, 'epochs': arguments.epochs, 'crop': arguments.crop,
-            'device': own_device(arguments.device).type, 'unseen': arguments.unseen, 'names': arguments.names,
+            'device': select_device(arguments.device).type, 'unseen': arguments.unseen, 'prompts': arguments.prompts,
             'more': portable(' '.join(rest))}
 
 
 class Results:
-    """The figures of finished entries, in NAME.json with everything and in NAME.md for people."""
+    """The metrics of finished entries, in NAME.json with everything and in NAME.md for people."""
 
-    def __init__(self, path, settings):
-        """Begin with what the file at `path` tells, if there is one.  Ends the program if it is of other settings."""
-        self.path, self.settings, self.figures, self.costs = path, settings, {}, {}
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        """Begin with the content of the file at `path`, if there is one.  Ends the program if it is of other settings."""
+        self.path, self.settings, self.metrics, self.costs = path, settings, {}, {}
         if path.exists():
             stored = json.loads(path.read_text())
             if stored['settings'] != settings:
-                raise SystemExit(f'{path} holds a table of other settings: {told(stored["settings"])}\n'
-                                 f'asked for: {told(settings)}\ngive another --name, or these settings')
-            self.figures = {(entry['head'], entry['seed']): entry['figures'] for entry in stored['entries']}
+                raise SystemExit(f'{path} holds a table of other settings: {describe(stored["settings"])}\n'
+                                 f'asked for: {describe(settings)}\ngive another --name, or these settings')
+            self.metrics = {(entry['head'], entry['seed']): entry['metrics'] for entry in stored['entries']}
             self.costs = stored['costs']
 
-    def add(self, entry, figures):
-        """Put the figures of an entry into the files."""
-        self.figures[entry.head, entry.seed] = figures
+    def add(self, entry: Entry, metrics: dict[str, Any]) -> None:
+        """Put the metrics of an entry into the files."""
+        self.metrics[entry.head, entry.seed] = metrics
         self.write()
 
-    def write(self):
+    def write(self) -> None:
         """Both files, the rows in the order of `HEADS`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        table = tabulate(self.figures, self.costs)
-        entries = [{'head': head, 'seed': seed, 'figures': figures}
-                   for (head, seed), figures in sorted(self.figures.items(), key=lambda item: item[0][::-1])]
+        table = tabulate(self.metrics, self.costs)
+        entries = [{'head': head, 'seed': seed, 'metrics': metrics}
+                   for (head, seed), metrics in sorted(self.metrics.items(), key=lambda item: item[0][::-1])]
         self.path.write_text(json.dumps({'settings': self.settings, 'machine': machine(),
                                          'versions': versions(), 'rows': table, 'costs': self.costs,
                                          'entries': entries}, indent=2) + '\n')
         self.path.with_suffix('.md').write_text(markdown(self.settings, table))
 
 
-def tabulate(figures, costs):
-    """A dict per head: its figures by seed, their mean and spread (sample standard deviation), and its cost.
+def tabulate(metrics: dict[tuple[str, int], dict[str, Any]],
+             costs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A dict per head: its metrics by seed, their mean and spread (sample standard deviation), and its cost.
 
-    figures: {(head, seed): as `figures_of`}; costs: {head: as `costs`}.
+    metrics: {(head, seed): as `metrics_of`}; costs: {head: as `costs`}.
     """
     table = []
     for head in HEADS:
-        own = [found for (name, _), found in sorted(figures.items()) if name == head]
+        own = [found for (name, _), found in sorted(metrics.items()) if name == head]
         if own:
             row = {'head': head, 'title': HEADS[head][0], 'seeds': len(own)}
             row |= {key: spread([f[key] for f in own]) for key in own[0] if key != 'iou'}
@@ -194,40 +198,40 @@ def tabulate(figures, costs):
     return table
 
 
-def figures_of(folder, unseen):
-    """mIoU and IoU per class of a finished run, percent; with unseen classes also seen, unseen and harmonic mIoU."""
+def metrics_of(folder: Path, unseen: list[str]) -> dict[str, Any]:
+    """Return the percentages of a finished run: mIoU, IoU per class, and with unseen classes seen, unseen, harmonic mIoU."""
     validation = read_log(folder)[-1]['validation']
     iou = {name: value or 0.0 for name, value in validation['iou'].items()}
-    figures = {'miou': validation['miou'], 'iou': iou}
+    metrics = {'miou': validation['miou'], 'iou': iou}
     if unseen:
-        figures['seen'] = statistics.mean(value for name, value in iou.items() if name not in unseen)
-        figures['unseen'] = statistics.mean(iou[name] for name in unseen)
-        figures['harmonic'] = harmonic(figures['seen'], figures['unseen'])
+        metrics['seen'] = statistics.mean(value for name, value in iou.items() if name not in unseen)
+        metrics['unseen'] = statistics.mean(iou[name] for name in unseen)
+        metrics['harmonic'] = harmonic(metrics['seen'], metrics['unseen'])
     renamed = folder / 'renamed.json'
     if renamed.exists():
-        figures['renamed'] = json.loads(renamed.read_text())['miou']
-    return figures
+        metrics['renamed'] = json.loads(renamed.read_text())['miou']
+    return metrics
 
 
-def harmonic(a, b):
+def harmonic(a: float, b: float) -> float:
     """2ab / (a + b); 0 where both are."""
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def spread(values):
+def spread(values: list[float]) -> dict[str, Any]:
     """Values with their mean and sample standard deviation (None for one value)."""
     return {'values': [round(v, 2) for v in values], 'mean': round(statistics.mean(values), 2),
             'std': round(statistics.stdev(values), 2) if len(values) > 1 else None}
 
 
-def costs(arguments, entries):
-    """{head: parameters, gmacs, cpu_ms} of the trained networks of the first seed, at the data's own words."""
+def costs(arguments: argparse.Namespace, entries: list[Entry]) -> dict[str, dict[str, Any]]:
+    """{head: parameters, gmacs, cpu_ms} of the trained networks of the first seed, at the data set's own prompts."""
     models = {entry.head: load_run(entry.folder).model for entry in entries if entry.seed == 0}
     dataset = load_dataset(arguments.data, 'val')
-    embeddings = torch.from_numpy(WordSampler(dataset.specs, load_npz_bank(arguments.bank)).plain().vectors)
+    embeddings = torch.from_numpy(evaluation_prompts(dataset.specs, load_npz_bank(arguments.bank)).vectors)
     size = network_size(*dataset.images[0].shape[:2])
-    picture = to_network(Frame(np.ascontiguousarray(dataset.images[0]), 'rgb'), size)
-    milliseconds = time_heads(models, embeddings, picture, arguments.rounds)
+    image = to_network(Frame(np.ascontiguousarray(dataset.images[0]), 'rgb'), size)
+    milliseconds = time_heads(models, embeddings, image, arguments.iterations)
     found = {}
     for head, model in models.items():
         with torch.no_grad():
@@ -240,7 +244,7 @@ def costs(arguments, entries):
 COLUMNS = (('mIoU', 'miou'), ('seen', 'seen'), ('unseen', 'unseen'), ('harmonic', 'harmonic'), ('renamed', 'renamed'))
 
 
-def markdown(settings, table):
+def markdown(settings: dict[str, Any], table: list[dict[str, Any]]) -> str:
     """The table with the settings that all its rows share."""
     columns = [(title, key) for title, key in COLUMNS if key in table[0]]
     timed = all('cpu_ms' in row for row in table)
@@ -252,23 +256,23 @@ def markdown(settings, table):
         if timed:
             cells += [f'{row["parameters"] / 1e6:.2f}', f'{row["gmacs"]:.2f}', f'{row["cpu_ms"]:.1f}']
         lines.append(' | '.join([*cells, str(row['seeds'])]))
-    notes = [f'Percent, mean ± sample standard deviation over the seeds.  {told(settings)}.']
+    notes = [f'Percent, mean ± sample standard deviation over the seeds.  {describe(settings)}.']
     if 'renamed' in table[0]:
-        notes.append(f'renamed: mIoU with other words, {settings["names"]}.')
+        notes.append(f'renamed: mIoU with other prompts, {settings["prompts"]}.')
     if timed:
-        notes.append('Parameters, multiply-accumulates and ONNX Runtime CPU milliseconds a picture of '
-                     f'{table[0]["size"]} with {table[0]["rows"]} text rows; all heads took turns in one run.')
+        notes.append('Parameters, multiply-accumulates and ONNX Runtime CPU milliseconds per image of '
+                     f'{table[0]["size"]} with {table[0]["rows"]} text embeddings; all heads took turns in one run.')
     return '\n'.join([*(f'| {line} |' for line in lines), '', *notes, ''])
 
 
-def told(settings):
+def describe(settings: dict[str, Any]) -> str:
     """The settings in a line."""
-    words = f'{settings["data"]} val, {settings["epochs"]} epochs, crop {settings["crop"]}, {settings["device"]}'
-    words += f', unseen in training: {settings["unseen"]}' if settings['unseen'] else ''
-    return words + (f', {settings["more"]}' if settings['more'] else '')
+    line = f'{settings["data"]} val, {settings["epochs"]} epochs, crop {settings["crop"]}, {settings["device"]}'
+    line += f', unseen in training: {settings["unseen"]}' if settings['unseen'] else ''
+    return line + (f', {settings["more"]}' if settings['more'] else '')
 
 
-def show(value):
+def show(value: dict[str, Any]) -> str:
     """'71.20 ± 0.35'."""
     return f'{value["mean"]:.2f}' + (f' ± {value["std"]:.2f}' if value['std'] is not None else '')
 

@@ -16,7 +16,7 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import stop
 from lgseg_ros.engines.cpu import machine
 
@@ -79,7 +79,7 @@ def main():
     parser.add_argument('--size', default='640x480')
     parser.add_argument('--seconds', type=float, default=8, help='of each run (default: %(default)s)')
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE', help='of the node')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'cameras', 'machine': machine(), 'parameters': list(arguments.parameters), 'rows': []}
     prepare_ros()

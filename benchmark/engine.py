@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 
 from lgseg_ros.cli.bench import make_engines, names, subject
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.engines.cpu import machine, usable_cores
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame, network_size, to_network
 from lgseg_ros.engines.onnxruntime import session_options
 from lgseg_ros.engines.timing import rows_of, table, time_in_turn
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.sim.street import StreetCamera
-from lgseg_ros.sizes import size
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.demo.street import StreetCamera
+from lgseg_ros.cli.options import size
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 CLASSES_OF_OTHERS = 19
 REFERENCE = 'onnxruntime fp32'
@@ -45,10 +45,10 @@ def ours_in_torch(weights, threads):
     """The same network and answer, ids and confidence, in eager torch: the code that training measures with."""
     import torch
 
-    from lgseg_ros.model.weights_file import load_segmenter
-    from lgseg_ros.training.predict import torch_predictor
+    from lgseg_ros.model.weights_file import load_network
+    from lgseg_ros.training.evaluation import torch_predictor
     torch.set_num_threads(threads)
-    model = load_segmenter(weights).to(memory_format=torch.channels_last)
+    model = load_network(weights).to(memory_format=torch.channels_last)
     vocabulary = VocabularyState(weights.bank).replace([], 'camvid')
     predict = torch_predictor(model, torch.from_numpy(vocabulary.rows), np.asarray(vocabulary.row_ids))
     return lambda bgr: predict(to_network(Frame(bgr, 'bgr'), network_size(*bgr.shape[:2])))
@@ -116,7 +116,7 @@ def main():
     parser.add_argument('--threads', type=int, default=usable_cores())
     parser.add_argument('--words', type=int, nargs='+', default=(2, 10, 50, 100, 250))
     parser.add_argument('--skip-others', action='store_true', help='our own engines only (needs no torch)')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     camera, weights = StreetCamera(*arguments.size, seed=1), load_weights(arguments.weights)
     frames = [camera.render(n * 15)[0] for n in range(8)]

@@ -1,10 +1,11 @@
-"""Does a compile cache ever change the masks?  Agreement of OpenVINO with ONNX Runtime in fp32, and self-test times.
+r"""Does a compile cache ever change the masks?  Agreement of OpenVINO with ONNX Runtime in fp32, and self-test times.
 
 Several precisions, numbers of threads and processes use one cache after and beside each other.  Each case is run with
 the package's key, which gives every combination a folder of its own, and with the library's own key alone, as before:
 one folder for all.  `refused`: the golden self-test did not pass, so the node would have used another engine.
 
-    python benchmark/engine_cache.py --json benchmark/results/engine_cache.json --markdown benchmark/results/engine_cache.md
+    python benchmark/engine_cache.py --json benchmark/results/engine_cache.json \
+        --markdown benchmark/results/engine_cache.md
 """
 
 import argparse
@@ -20,7 +21,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
+from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.engines import cache_key
 from lgseg_ros.engines.cpu import has_half, has_int8_dot, machine
 from lgseg_ros.engines.factory import ENGINES, PRECISIONS, close_engine, engine_class
@@ -29,8 +31,7 @@ from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.openvino import OpenVinoEngine
 from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.sim.street import StreetCamera
-from lgseg_ros.vocabulary.state import Vocabulary, VocabularyState
+from lgseg_ros.vocabulary.vocabulary import Vocabulary, VocabularyState
 
 # name: the steps (precision, threads) that use one cache in this order; the last one is judged.
 ORDERS = {
@@ -93,16 +94,17 @@ def new_cache() -> tempfile.TemporaryDirectory:
 
 
 def shared(own_key: bool, expected: np.ndarray) -> str:
-    """Two processes, one in fp32 and one in the fastest other precision, that compile into one folder at once."""
+    """Run two processes in fp32 and one in another precision that compile into one folder at once."""
     precisions = ['fp32', 'fp16' if has_half() else 'int8' if has_int8_dot() else 'fp32', 'fp32']
     with new_cache() as folder:
         files = [Path(folder) / f'{n}.npy' for n in range(len(precisions))]
         processes = [subprocess.Popen([sys.executable, __file__, CHILD, precision, str(own_key), str(file)],
-                                      stdout=subprocess.PIPE, text=True) for precision, file in zip(precisions, files)]
+                                      stdout=subprocess.PIPE, text=True)
+                     for precision, file in zip(precisions, files, strict=True)]
         answers = [process.communicate()[0] for process in processes]
         shares = [f'{100 * np.mean(np.load(file) == expected):.2f} %' if file.exists() else answer.strip()
-                  for file, answer in zip(files, answers)]
-    return ', '.join(f'{precision} {share}' for precision, share in zip(precisions, shares))
+                  for file, answer in zip(files, answers, strict=False)]
+    return ', '.join(f'{precision} {share}' for precision, share in zip(precisions, shares, strict=False))
 
 
 def child(precision: str, own_key: bool, file: str) -> int:
@@ -131,7 +133,7 @@ def carried(expected: np.ndarray) -> str:
 
 
 def self_tests() -> list[dict[str, Any]]:
-    """Agreement and median time of the self-test at the default size, for every engine and precision of this machine."""
+    """Agreement and median time of the self-test at the default size, of each engine and precision here."""
     weights, rows = load_weights(), []
     words, frame = VocabularyState(weights.bank).replace([], 'camvid'), Frame(street(), 'bgr')
     for name in ENGINES:
@@ -199,7 +201,7 @@ def main() -> int:
         return child(sys.argv[2], sys.argv[3] == 'True', sys.argv[4])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--markdown', metavar='FILE', help='write the tables there')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     import openvino

@@ -3,8 +3,8 @@
     python benchmark/fuzz.py                 (after: source scripts/activate.sh)
     python benchmark/fuzz.py --cases 1000000 --seed 7
 
-Everything runs in this process, without DDS: pictures, compressed pictures (mutated from real JPEG and PNG files),
-vocabulary requests through the real node's service handlers, class texts, and run lengths. Only the documented
+Everything runs in this process, without DDS: images, compressed images (mutated from real JPEG and PNG files),
+vocabulary requests through the real node's service handlers, class texts, and RLE masks. Only the documented
 errors (ImageError, VocabularyError, a refusing answer) may come out; anything else ends the run with exit code 1 and
 the number of the case, which --seed and --only repeat.
 """
@@ -26,17 +26,19 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image
 
-from lgseg_ros.node.encodings import frame_from_compressed, run_lengths
-from lgseg_ros.node.images import ImageError, VIEWED, frame_as_bgr, frame_from_image
-from lgseg_ros.node.segment_node import SegmentNode
+from lgseg_ros.node.compressed_images import frame_from_compressed
+from lgseg_ros.node.image_conversions import VIEWED_ENCODINGS, ImageError, frame_as_bgr, frame_from_image
+from lgseg_ros.node.rle import encode_rle
+from lgseg_ros.node.segmentation_node import SegmentationNode
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_classes
 
-SHARES = {'pictures': 0.4, 'compressed': 0.2, 'class texts': 0.2, 'requests': 0.15, 'run lengths': 0.05}
+SHARES = {'images': 0.4, 'compressed': 0.2, 'class texts': 0.2, 'requests': 0.15, 'RLE': 0.05}
 NUMBERS = (0, 1, 2, 3, 7, 8, 31, 64, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
-ODD_TEXT = ('', '=', '|', '||', '=|', ' ', '\t', '_', '\x07', '\u202e', '\u200d', '🚗', 'שלום', 'İ', 'ß', 'ﬁ', '\0', '%s',
+ODD_TEXT = ('', '=', '|', '||', '=|', ' ', '\t', '_', '\x07', '\u202e', '\u200d', '🚗', 'שלום', 'İ', 'ß', 'ﬁ', '\0',
+            '%s',
             '{}', '../../x', '$(x)', 'NaN', 'x' * 101, 'x' * 30_000, '\ud83d', '\uffff')
-WORDS = ('road', 'car', 'sky', 'tree', 'traffic light', 'Person', 'pole', 'grass')
+NAMES = ('road', 'car', 'sky', 'tree', 'traffic light', 'Person', 'pole', 'grass')
 SLOW_S = 20.0     # a single case that takes longer hangs, even on a busy machine
 
 
@@ -45,17 +47,17 @@ class Fuzz:
 
     def __init__(self, seed):
         self.seed, self.counts = seed, Counter()
-        self.pictures = [(kind, cv2.imencode(kind, make(h, w))[1].tobytes()) for kind in ('.jpg', '.png')
+        self.encoded_images = [(kind, cv2.imencode(kind, make(h, w))[1].tobytes()) for kind in ('.jpg', '.png')
                          for h, w in ((8, 8), (48, 64), (33, 127)) for make in (noise, ramp)]
-        self.node = SegmentNode('fuzz', parameter_overrides=[
+        self.node = SegmentationNode('fuzz', parameter_overrides=[
             rclpy.parameter.Parameter('threads', value=1), rclpy.parameter.Parameter('autostart', value=False)])
         self.node.get_logger().set_level(rclpy.logging.LoggingSeverity.FATAL)
         if self.node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
             raise SystemExit(f'the node cannot be configured: {self.node.last_error}')
         self.executor = SingleThreadedExecutor()   # requests may wait for the thread of a text encoder
         self.executor.add_node(self.node)
-        self.kinds = {'pictures': self.picture, 'compressed': self.compressed, 'class texts': self.class_text,
-                      'requests': self.request, 'run lengths': self.run_length}
+        self.kinds = {'images': self.image, 'compressed': self.compressed, 'class texts': self.class_text,
+                      'requests': self.request, 'RLE': self.rle}
 
     def close(self):
         self.executor.remove_node(self.node)
@@ -70,10 +72,10 @@ class Fuzz:
 
     # --- what is fed, and what must hold of what comes out
 
-    def picture(self, rng):
+    def image(self, rng):
         height, width = rng.randint(1, 40), rng.randint(1, 40)
-        encoding = rng.choice((*VIEWED, *VIEWED, *VIEWED, 'mono16', 'bayer_rggb8', 'yuv422', *ODD_TEXT[:4]))
-        step = width * VIEWED.get(encoding, ('', 3))[1] + rng.choice((0, 0, 0, 1, 13))
+        encoding = rng.choice((*3 * tuple(VIEWED_ENCODINGS), 'mono16', 'bayer_rggb8', 'yuv422', *ODD_TEXT[:4]))
+        step = width * VIEWED_ENCODINGS.get(encoding, ('', 3))[1] + rng.choice((0, 0, 0, 1, 13))
         fields = {'height': height, 'width': width, 'encoding': encoding, 'step': step,
                   'data': rng.randbytes(height * step), 'is_bigendian': rng.choice((0, 1, 255))}
         for name in rng.sample(('height', 'width', 'step', 'data', 'encoding'), rng.choice((0, 0, 1, 1, 2, 5))):
@@ -90,7 +92,7 @@ class Fuzz:
         return 'read'
 
     def compressed(self, rng):
-        kind, data = rng.choice(self.pictures)
+        kind, data = rng.choice(self.encoded_images)
         data = mutate(rng, data) if rng.random() < 0.9 else rng.randbytes(rng.choice((0, 1, 30, 3000)))
         try:
             frame = frame_from_compressed(CompressedImage(format=rng.choice((kind, '', 'x' * 500)), data=data))
@@ -107,7 +109,7 @@ class Fuzz:
         except VocabularyError as error:
             assert 10 < len(str(error)) < 800, str(error)
             return 'refused'
-        assert [parse_class(str(spec)) for spec in specs] == list(specs), specs   # what is told can be given again
+        assert [parse_class(str(spec)) for spec in specs] == list(specs), specs   # what is reported can be given again
         return 'parsed'
 
     def request(self, rng):
@@ -115,25 +117,25 @@ class Fuzz:
             classes=[class_text(rng) for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 40)))],
             preset=rng.choice(('', '', '', 'camvid', 'nav2', 'autoware', *ODD_TEXT)),
             threshold=rng.choice((-1.0, 0.0, 0.5, 1.0, 1.5, float('nan'), float('inf'), -float('inf'))))
-        before = self.node.words.vocabulary.current
-        task = self.executor.create_task(self.node.words._set, request, SetVocabulary.Response())
+        before = self.node.vocabulary.current
+        task = self.executor.create_task(self.node.vocabulary._on_set_vocabulary, request, SetVocabulary.Response())
         self.executor.spin_until_future_complete(task, SLOW_S)
         answer = task.result()
-        now = self.node.words._get(GetVocabulary.Request(), GetVocabulary.Response())
+        now = self.node.vocabulary._on_get_vocabulary(GetVocabulary.Request(), GetVocabulary.Response())
         assert 10 < len(answer.message) < 1500, answer.message
         assert (list(answer.names), list(answer.ids), answer.version) == (list(now.names), list(now.ids), now.version)
         if not answer.success:
-            assert self.node.words.vocabulary.current is before and 'nothing was changed' in answer.message
+            assert self.node.vocabulary.current is before and 'nothing was changed' in answer.message
             return 'refused'
         assert now.version == before.version + 1 and 0 <= now.threshold <= 1
         assert len(set(answer.ids)) == len(answer.ids) == len(answer.names) and max(answer.ids) < 255
         return 'accepted'
 
-    def run_length(self, rng):
+    def rle(self, rng):
         shape = rng.randint(1, 50), rng.randint(1, 50)
         ids = np.frombuffer(rng.randbytes(shape[0] * shape[1]), np.uint8).reshape(shape)
         ids = ids if rng.random() < 0.3 else ids // rng.choice((16, 64, 128, 255))
-        records = list(struct.iter_unpack('=Bi', run_lengths(ids)))
+        records = list(struct.iter_unpack('=Bi', encode_rle(ids)))
         decoded = np.repeat([i for i, _ in records], [length for _, length in records])
         assert np.array_equal(decoded, np.where(ids == 255, 0, ids).ravel())
         return 'round trips'
@@ -169,9 +171,9 @@ def mutate(rng, data):
 def class_text(rng):
     """Something like name=phrase|phrase, seldom a good one."""
     def part():
-        return ''.join(rng.choice(WORDS if rng.random() < 0.7 else ODD_TEXT) for _ in range(rng.choice((1, 1, 1, 2))))
+        return ''.join(rng.choice(NAMES if rng.random() < 0.7 else ODD_TEXT) for _ in range(rng.choice((1, 1, 1, 2))))
     if rng.random() < 0.5:
-        return rng.choice(WORDS)
+        return rng.choice(NAMES)
     text = part()
     if rng.random() < 0.5:
         text += '=' + '|'.join(part() for _ in range(rng.choice((0, 1, 1, 2, 3, 300))))
@@ -189,7 +191,7 @@ def fuzz(cases, seed=0, only=None, show=lambda done: None):
 
     Raises AssertionError that names the case which brought something undocumented.
     """
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)   # it tells of every damaged PNG
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)   # it reports every damaged PNG
     runner, done, start_mb = Fuzz(seed), 0, None
     shares = {kind: round(cases * share) for kind, share in SHARES.items() if only in (None, kind)}
     try:

@@ -20,7 +20,7 @@ import time
 import numpy as np
 
 from lgseg_ros.cli.bench import names
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.engines.factory import close_engine
 from lgseg_ros.engines.frames import Frame, network_size, to_network, to_output
 from lgseg_ros.engines.gpu import has_gpu_device
@@ -28,8 +28,8 @@ from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.tensorrt import TensorRTEngine, identify
 from lgseg_ros.engines.torch import TorchEngine
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, check_onnx, load_weights
-from lgseg_ros.sim.street import StreetCamera
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.demo.street import StreetCamera
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 SIZES = '480x360', '1024x512', '2048x1024'
 BATCHES = 1, 4
@@ -220,11 +220,11 @@ def main():
     parser.add_argument('--batches', nargs='+', type=int, default=BATCHES)
     parser.add_argument('--rounds', type=int, default=200)
     parser.add_argument('--no-node', action='store_true', help='leave the node out')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.device == 'cuda' and not has_gpu_device():
         print('no NVIDIA GPU here. On a machine with one: install its driver, then pip install torch timm tensorrt '
-              'cuda-python (docs/gpu.md), and run this again; here, --device cpu tries the script', file=sys.stderr)
+              'cuda-python (docs/how-to/gpu.md), and run this again; here, --device cpu tries the script', file=sys.stderr)
         return 1
     weights = load_weights(arguments.weights)
     vocabulary = VocabularyState(weights.bank).replace(names(weights, min(WORDS, len(weights.bank))))

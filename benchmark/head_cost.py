@@ -3,49 +3,61 @@
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lgseg_ros.engines.cpu import usable_cores
-from lgseg_ros.engines.export import export_onnx
 from lgseg_ros.engines.onnxruntime import session_options
+from lgseg_ros.model.network import BaseNetwork
+from lgseg_ros.model.onnx_export import export_onnx
 
 
-def count_parameters(model):
-    """Parameters that the mask depends on: those of training's auxiliary loss alone do not count."""
+def count_parameters(model: BaseNetwork) -> int:
+    """Count the parameters that the mask depends on: those of the auxiliary loss alone do not count."""
     model.eval().zero_grad()
-    found = model(torch.rand(1, 3, 64, 64), model.project_text(torch.rand(3, model.config.text_dim)))
-    (found.logits.std() + (0 if found.scores is None else found.scores.std())).backward()
+    output = model(torch.rand(1, 3, 64, 64), model.project_text(torch.rand(3, model.config.text_dim)))
+    (output.logits.std() + (0 if output.upsample_logits is None else output.upsample_logits.std())).backward()
     count = sum(p.numel() for p in model.parameters() if p.grad is not None)
     model.zero_grad()
     return count
 
 
 @torch.no_grad()
-def count_gmacs(model, rows, size):
-    """Billions of multiply-accumulates of convolutions and matrix products for one picture.
+def count_gmacs(model: torch.nn.Module, rows: torch.Tensor, size: tuple[int, int]) -> float:
+    """Count the multiply-accumulates of convolutions and matrix products for one image, in billions.
 
-    rows: [K, row_dim] text rows, made beforehand as at run time; size: (height, width).
+    Args:
+        model: the network.
+        rows: text embeddings [K, row_dim], projected beforehand as at run time.
+        size: (height, width).
     """
     with FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 3, *size), rows)
     return counter.get_total_flops() / 2e9   # the counter takes a multiply and an add as two
 
 
-def time_heads(models, embeddings, picture, rounds=30):
-    """Median milliseconds a picture by ONNX Runtime on the CPU, from uint8 picture to uint8 mask.
+def time_heads(models: Mapping[str, BaseNetwork], embeddings: torch.Tensor, image: npt.NDArray[np.uint8],
+               iterations: int = 30) -> dict[str, float]:
+    """Measure the median milliseconds per image by ONNX Runtime on the CPU, from uint8 image to uint8 mask.
 
-    models: {name: torch network}; embeddings: [K, text_dim]; picture: RGB uint8 [H, W, 3].  The networks take turns,
-    one picture each, so that a busy machine slows all alike.
+    The networks take turns, one image each, so that a busy machine slows all alike.
+
+    Args:
+        models: {name: torch network}.
+        embeddings: text embeddings [K, text_dim].
+        image: RGB uint8 [H, W, 3].
+        iterations: of each network, after three for warm-up.
     """
     with tempfile.TemporaryDirectory() as folder:
-        runs = {name: _session(model, embeddings, picture, Path(folder) / f'{i}.onnx')
+        runs = {name: _session(model, embeddings, image, Path(folder) / f'{i}.onnx')
                 for i, (name, model) in enumerate(models.items())}
-        times = {name: [] for name in runs}
-        for number in range(rounds + 3):   # the first three warm up
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for number in range(iterations + 3):   # the first three warm up
             for name, run in runs.items():
                 start = time.perf_counter()
                 run()
@@ -54,14 +66,15 @@ def time_heads(models, embeddings, picture, rounds=30):
     return {name: round(statistics.median(values), 1) for name, values in times.items()}
 
 
-def _session(model, embeddings, picture, path):
-    """A function that segments the picture once."""
+def _session(model: BaseNetwork, embeddings: torch.Tensor, image: npt.NDArray[np.uint8],
+             path: Path) -> Callable[[], object]:
+    """Return a function that segments the image once."""
     import onnxruntime
     export_onnx(model.eval(), path)
     session = onnxruntime.InferenceSession(str(path), session_options(usable_cores()),
                                            providers=['CPUExecutionProvider'])
     with torch.no_grad():
         rows = model.project_text(embeddings).numpy()
-    feeds = {'frames': picture[None], 'rows': rows, 'row_ids': np.arange(len(rows)),
+    feeds = {'frames': image[None], 'rows': rows, 'row_ids': np.arange(len(rows)),
              'threshold': np.array(0, np.float32)}
     return lambda: session.run(None, feeds)

@@ -26,14 +26,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.factory import close_engine, create_engine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
-from lgseg_ros.sim.street import StreetCamera
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.demo.street import StreetCamera
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 SIZES = ('640x480', '1280x720', '1920x1080')
 # The node's parameters that its engine depends on, and their defaults.
@@ -186,7 +186,7 @@ def main():
     parser.add_argument('--no-peak', action='store_true', help='leave the search for the peak rate out')
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE',
                         help='of the node, such as engine:=openvino precision:=int8')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'node', 'machine': machine(), 'parameters': list(arguments.parameters),
               'bare': [], 'fixed': [], 'peak': []}

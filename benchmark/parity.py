@@ -17,17 +17,17 @@ import torch
 from tqdm import tqdm
 
 from lgseg_ros.cli.bench import make_engines, names
-from lgseg_ros.cli.figures import add_json, write_json
-from lgseg_ros.cli.segment import find_pictures
+from lgseg_ros.cli.json_output import add_json_option, write_json
+from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.engines.cpu import has_int8_dot, machine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.model.weights_file import load_segmenter
-from lgseg_ros.sim.street import StreetCamera
-from lgseg_ros.training.predict import torch_predictor
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.media.images import find_images
+from lgseg_ros.model.weights_file import load_network
+from lgseg_ros.training.evaluation import torch_predictor
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 # With the words of the training; between 100 words, many for the same thing, fp32 itself hardly decides.
 GOALS = {'fp32': 99.5, 'fp16': 98.5, 'int8': 98.5}
@@ -39,7 +39,7 @@ def read_pictures(folder, count):
         streets = [StreetCamera(480, 360, seed=100 + n) for n in range(8)]
         pictures = [streets[n % 8].render(11 * n)[0] for n in range(count)]
     else:
-        paths = find_pictures(Path(folder) / 'val' / 'images') or find_pictures(Path(folder))
+        paths = find_images(Path(folder) / 'val' / 'images') or find_images(Path(folder))
         chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))
         pictures = [cv2.resize(cv2.imread(str(paths[i])), (480, 360), interpolation=cv2.INTER_AREA) for i in chosen]
     return [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures]
@@ -62,7 +62,7 @@ def main():
     parser.add_argument('--data', metavar='DIR', help='data set or folder of pictures (default: drawn streets)')
     parser.add_argument('--pictures', type=int, default=40)
     parser.add_argument('--words', type=int, nargs='+', default=(11, 100), help='the first is held against the goals')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     weights, pictures = load_weights(arguments.weights), read_pictures(arguments.data, arguments.pictures)
     engines, lacking = make_engines(Namespace(engines=None, precisions=tuple(GOALS), threads=0,
@@ -70,7 +70,7 @@ def main():
     if not has_int8_dot() and int8_path(weights).is_file():   # too slow for a robot here, but the rounding is the same
         engines['onnxruntime int8'] = OnnxRuntimeEngine(weights, precision='int8')
         lacking = [entry for entry in lacking if entry['name'] not in engines]
-    model, rows = load_segmenter(weights), {label: {'engine': label} for label in engines}
+    model, rows = load_network(weights), {label: {'engine': label} for label in engines}
     for words in arguments.words:
         vocabulary = VocabularyState(weights.bank).replace(names(weights, words))
         predict = torch_predictor(model, torch.from_numpy(vocabulary.rows), vocabulary.row_ids)
@@ -86,7 +86,7 @@ def main():
               + f'   goal {goal} %{"" if first >= goal else "  MISSED"}')
     write_json(arguments.json, {
         'benchmark': 'parity', 'machine': machine(), 'weights_sha256': weights.sha256, 'pictures': len(pictures),
-        'source': Path(arguments.data).name if arguments.data else 'lgseg sim', 'rows': list(rows.values()),
+        'source': Path(arguments.data).name if arguments.data else 'procedural street', 'rows': list(rows.values()),
         'not_available': lacking})
     return 0 if met else 1
 

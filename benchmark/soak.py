@@ -38,11 +38,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import environment, start, stop
 from lgseg_ros.engines.cpu import machine
-from lgseg_ros.node.images import image_message
-from lgseg_ros.sim.street import StreetCamera
+from lgseg_ros.node.image_conversions import image_message
+from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.srv import SetVocabulary
 
 CAMERAS = {'front': (480, 360), 'left': (320, 240)}   # width, height
@@ -310,7 +310,7 @@ def parse_arguments():
                         help='memory is compared from then on, at most half the run; it takes four minutes until '
                              'each camera has met each fault (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of faults')
-    add_json(parser)
+    add_json_option(parser)
     return parser.parse_args()
 
 

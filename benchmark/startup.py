@@ -18,7 +18,7 @@ from pathlib import Path
 
 import rclpy
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import stop
 from lgseg_ros.engines.cpu import machine
 
@@ -69,7 +69,7 @@ def main():
     parser.add_argument('--size', default='640x480')
     parser.add_argument('--times', type=int, default=5, help='of each (default: %(default)s)')
     parser.add_argument('--fresh', action='store_true', help='begin with an empty cache')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     result = {'benchmark': 'startup', 'machine': machine(), 'import_s': {}, 'first_mask_s': {}}
     for module in IMPORTS:

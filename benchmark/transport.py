@@ -20,10 +20,10 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import keep_to_this_host, start, stop
 from lgseg_ros.engines.cpu import machine
-from lgseg_ros.paths import find_share
+from lgseg_ros.utils.paths import find_share
 
 SIZES = ('640x480', '1280x720', '1920x1080')
 VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
@@ -63,7 +63,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--frames', type=int, default=150, help='a run (default: %(default)s)')
     parser.add_argument('--sizes', nargs='+', default=SIZES)
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
     keep_to_this_host(os.environ)

@@ -24,7 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from vision_msgs.msg import LabelInfo
 
-from lgseg_ros.cli.figures import add_json, write_json
+from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import stop
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.srv import SetVocabulary
@@ -153,7 +153,7 @@ def main():
     parser.add_argument('--seconds', type=float, default=20, help='of each half (default: %(default)s)')
     parser.add_argument('--network-pixels', type=int, default=240 * 180)
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE', help='of the node')
-    add_json(parser)
+    add_json_option(parser)
     arguments = parser.parse_args()
     prepare_ros()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,6 @@
 # source scripts/activate.sh (bash or zsh): the shell then has ROS 2, the package and its services, after
 # scripts/setup.sh has run. Sourcing it twice is harmless.
+# shellcheck shell=bash disable=SC1090,SC2154
 
 if [ -n "${BASH_VERSION:-}" ]; then
     _lgseg_file=${BASH_SOURCE[0]}

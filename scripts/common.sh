@@ -1,5 +1,5 @@
 # Sourced by the other scripts: where things are, and how progress and failures look.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 # The caller sets LGSEG_ROOT, the folder of the repository.
 VENV="$LGSEG_ROOT/.venv"
@@ -7,7 +7,7 @@ LOG_DIR="$LGSEG_ROOT/log/setup"
 
 say() { printf '%s\n' "$*" >&2; }
 
-# die MESSAGE [CURE...]: one line of what is wrong, then lines of what to do.
+# die MESSAGE [HINT...]: one line of what is wrong, then lines of what to do.
 die() {
     say ""
     say "error: $1"
@@ -20,10 +20,10 @@ die() {
 STEP=0
 STEPS=0 # the caller says how many there will be
 
-# step TITLE CURE COMMAND...: run it with its output in a log file; one line with the seconds it took. On failure,
-# the last lines of the log, and CURE. Call it plainly, not before || or &&: errexit would be off inside COMMAND.
+# step TITLE HINT COMMAND...: run it with its output in a log file; one line with the seconds it took. On failure,
+# the last lines of the log, and HINT. Call it plainly, not before || or &&: errexit would be off inside COMMAND.
 step() {
-    local title=$1 cure=$2 started=$SECONDS code=0 job
+    local title=$1 hint=$2 started=$SECONDS code=0 job
     shift 2
     STEP=$((STEP + 1))
     local log="$LOG_DIR/$STEP-${title//[^A-Za-z0-9]/-}.log"
@@ -45,7 +45,7 @@ step() {
     fi
     say "failed after $((SECONDS - started)) s; the last lines of $log:"
     tail -n 25 "$log" | sed 's/^/    /' >&2
-    die "step '$title' failed" "$cure"
+    die "step '$title' failed" "$hint"
 }
 
 # While a job runs: the seconds so far, on a terminal.

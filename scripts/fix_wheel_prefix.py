@@ -19,12 +19,13 @@ REPLACEMENTS = [
 ]
 
 
-def main():
+def main() -> None:
+    """Rewrite the CMake files of this environment and print how many changed."""
     changed = 0
     for path in Path(sys.prefix, 'share').glob('*/cmake/*.cmake'):
         old = new = path.read_text()
         for pattern, replacement in REPLACEMENTS:
-            new = pattern.sub(lambda _match: replacement, new)
+            new = pattern.sub(replacement.replace('\\', r'\\'), new)
         if new != old:
             path.write_text(new)
             changed += 1

@@ -40,13 +40,13 @@ parse_arguments() {
             --with)
                 case ${2:-} in
                     train | test | demo | benchmark) EXTRAS+=("$2") ;;
-                    *) die "--with takes train, test, demo or benchmark, not '${2:-}'" "scripts/setup.sh --help tells more" ;;
+                    *) die "--with takes train, test, demo or benchmark, not '${2:-}'" "scripts/setup.sh --help lists them" ;;
                 esac
                 shift
                 ;;
             --fresh) FRESH=yes ;;
             -h | --help) usage && exit 0 ;;
-            *) die "unknown argument '$1'" "scripts/setup.sh --help tells more" ;;
+            *) die "unknown argument '$1'" "scripts/setup.sh --help lists them" ;;
         esac
         shift
     done
@@ -291,18 +291,18 @@ main() {
     rm -rf "$LOG_DIR"
     [ "$FRESH" = no ] || rm -rf "$LGSEG_ROOT/log"
     if [ "$TODO_VENV" = yes ]; then
-        step "virtual environment .venv" "What the log says must be cured first; then run scripts/setup.sh again." make_venv
+        step "virtual environment .venv" "Fix what the log says, then run scripts/setup.sh again." make_venv
     fi
     if [ "$TODO_PIP" = yes ]; then
         step "Python packages (run${EXTRAS[*]:+ ${EXTRAS[*]}})" \
-            "If pip does not reach a package registry, cure that first (test: $VENV/bin/pip download --no-deps pyyaml); then run it again." \
+            "If pip does not reach a package registry, fix that first (test: $VENV/bin/pip download --no-deps pyyaml); then run it again." \
             install_requirements
         local extra
         for extra in "${EXTRAS[@]}"; do touch "$VENV/with-$extra"; done
         done_with pip "$PIP_HASH"
     fi
     if [ "$TODO_BUILD" = yes ]; then
-        step "colcon build" "Cure what the compiler or CMake says; scripts/setup.sh --fresh starts anew." build
+        step "colcon build" "Fix what the compiler or CMake says; scripts/setup.sh --fresh starts anew." build
         done_with build "$(build_inputs | sha256sum)"
     fi
     say "ready: source scripts/activate.sh"

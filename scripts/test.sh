@@ -14,7 +14,7 @@ processes and shared memory of the run are removed at the end.
   --help    this text
 
 Examples:  scripts/test.sh --quick
-           scripts/test.sh test/test_packaging.py -k pinned
+           scripts/test.sh test/unit/test_packaging.py -k pinned
            scripts/test.sh -x --pdb        (arguments of pytest are handed on)
 
 Environment: ROS_DOMAIN_ID   the domain to test in (default: a random one, 1 to 101)

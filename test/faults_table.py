@@ -1,9 +1,9 @@
 """The fault table: each break that a test makes of the real thing, and what the user sees of it.
 
 Tests enter their rows with `fault` (one row) or `fault_rows` (a row each parameter set);
-docs/faults.md is written from them:
+docs/reference/faults.md is written from them:
 
-    python test/faults_table.py > docs/faults.md
+    python test/faults_table.py > docs/reference/faults.md
 """
 
 import importlib
@@ -14,14 +14,14 @@ from typing import NamedTuple
 import pytest
 
 HERE = Path(__file__).resolve().parent
-DOCUMENT = HERE.parent / 'docs' / 'faults.md'
-HEAD = """# What breaks, and what you see
+DOCUMENT = HERE.parent / 'docs' / 'reference' / 'faults.md'
+HEAD = """# Failure modes
 
 Every row is a test that breaks the real thing: the node runs as a process of its own and is spoken to over DDS, unless
 the row says otherwise. Run them with `./scripts/test.sh test/test_faults*.py`. This file is written from the tests by
-`python test/faults_table.py > docs/faults.md`, and a test fails when it differs.
+`python test/faults_table.py > docs/reference/faults.md`, and a test fails when it differs.
 
-Hostile pictures and words are each followed by a good frame on the same camera, which must give a mask.
+Hostile images and vocabularies are each followed by a good frame on the same camera, which must give a mask.
 """
 
 
@@ -65,7 +65,7 @@ def all_faults():
 
 
 def render():
-    """docs/faults.md as text."""
+    """docs/reference/faults.md as text."""
     rows, lines, group = all_faults(), [HEAD], None
     for number, row in enumerate(rows, 1):
         if row.group != group:
@@ -78,5 +78,5 @@ def render():
 
 if __name__ == '__main__':
     # As a script this file is __main__; the tests enter their rows in the module of its name.
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE / 'helpers'), str(HERE)]
     sys.stdout.write(importlib.import_module('faults_table').render())

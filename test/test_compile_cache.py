@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from self_test_faults import blobs, copy_weights, segment, turn_channels
 
 from lgseg_ros.engines import cache_key as module
 from lgseg_ros.engines import cpu
 from lgseg_ros.engines.cache_key import CacheBusyError, cache_key, cpu_parts, exclusive
 from lgseg_ros.engines.openvino import OpenVinoEngine
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+from self_test_faults import blobs, copy_weights, segment, turn_channels
 
 openvino = pytest.mark.skipif(OpenVinoEngine.unavailable() is not None, reason='openvino is not installed')
 needs_half = pytest.mark.skipif(not cpu.has_half(), reason='this CPU has no bf16')
@@ -102,7 +102,7 @@ import numpy as np
 from lgseg_ros.engines.frames import Frame
 from lgseg_ros.engines.openvino import OpenVinoEngine
 from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 weights = load_weights()
 words = VocabularyState(weights.bank).replace([], 'camvid')
 engine = OpenVinoEngine(weights, 1, precision='fp32')
@@ -116,9 +116,10 @@ print(json.dumps([result.agreement for result in engine.self_test.results]))
 @openvino
 def test_two_processes_share_a_folder_at_once(weights, street, camvid, engine, cache, tmp_path):
     np.save(tmp_path / 'image.npy', street[0])
-    processes = [subprocess.Popen([sys.executable, '-c', PROCESS, str(tmp_path / 'image.npy'), str(tmp_path / f'{n}.npy')],
+    image, ids = str(tmp_path / 'image.npy'), [str(tmp_path / f'{n}.npy') for n in range(3)]
+    processes = [subprocess.Popen([sys.executable, '-c', PROCESS, image, file],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                  cwd=Path(__file__).parents[1]) for n in range(3)]
+                                  cwd=Path(__file__).parents[1]) for file in ids]
     for process in processes:   # they begin to compile together
         process.stdin.write('go\n')
         process.stdin.flush()

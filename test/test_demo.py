@@ -14,7 +14,7 @@ from ros_graph import NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
 from lgseg_ros.demo.run import keep_to_this_host
-from lgseg_ros.sim.street import StreetCamera
+from lgseg_ros.demo.street import StreetCamera
 
 
 def run_demo(*arguments):
@@ -37,7 +37,7 @@ def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'notes.txt').write_text('mine')
-    done = run_demo('--source', str(video), '--vocabulary', 'road,sky,building', '--then', 'road,car,tree', '--out', str(out))
+    done = run_demo('--source', str(video), '--vocabulary', 'road,sky,building', '--second-vocabulary', 'road,car,tree', '--out', str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (out / 'notes.txt').exists(), 'what is not of a demo stays'
     summary = json.loads((out / 'summary.json').read_text())
@@ -51,7 +51,7 @@ def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     before, after = cv2.imread(str(out / 'before.png')), cv2.imread(str(out / 'after.png'))
     assert before.shape == after.shape == (240, 320, 3) and (before != after).any()
     assert cv2.VideoCapture(str(out / 'overlay.mp4')).read()[0]
-    assert 'words changed in' in done.stdout
+    assert 'vocabulary changed in' in done.stdout
 
 
 def test_a_film_of_an_odd_rate_played_from_a_folder_of_odd_files(tmp_path):

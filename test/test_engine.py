@@ -10,7 +10,7 @@ import pytest
 from lgseg_ros.engines.frames import SMALLEST, STEP, Frame, network_size, to_network
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_runtime_needs_no_torch():
     """A robot that runs an exported model has numpy, onnxruntime and OpenCV only."""
     import subprocess
     import sys
-    code = ('import sys, json, lgseg_ros.engines.onnxruntime, lgseg_ros.engines.weights as w, lgseg_ros.drawing;'
+    code = ('import sys, json, lgseg_ros.engines.onnxruntime, lgseg_ros.engines.weights as w, lgseg_ros.media.overlay;'
             'from lgseg_ros.engines.factory import create_engine; w.load_weights();'
             'print(json.dumps(sorted({"torch", "timm", "open_clip", "onnx"} & set(sys.modules))))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

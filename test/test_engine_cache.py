@@ -154,7 +154,7 @@ def test_the_doctor_counts_engines_and_names_the_bad_ones(tmp_path, monkeypatch)
     load_or_build(good, Builder())
     assert built_engines().status == 'ok' and built_engines().finding.startswith('1, 0.0 MB')
     load_or_build(stale, Builder())
-    verdict = built_engines()
-    assert verdict.status == 'warn' and stale.file_name in verdict.finding and good.file_name not in verdict.finding
+    result = built_engines()
+    assert result.status == 'warn' and stale.file_name in result.finding and good.file_name not in result.finding
     (tmp_path / 'engines' / good.file_name).write_bytes(b'torn')
     assert good.file_name in built_engines().finding and 'lgseg build-engine' in verdict.cure

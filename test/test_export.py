@@ -7,19 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import SMALL, TEXT_DIM, WORDS, lively, one_thread, write_bank  # noqa: F401
 
 from lgseg_ros.cli.export import compare, make_onnx, portable
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines.export import Deployed, export_onnx
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
-from lgseg_ros.model.segmenter import Segmenter
-from lgseg_ros.model.weights_file import load_segmenter, save_weights
-from lgseg_ros.vocabulary.bank import load_npz_bank
+from lgseg_ros.model.network import SegmentationNetwork
+from lgseg_ros.model.onnx_export import ExportWrapper, export_onnx
+from lgseg_ros.model.weights_file import load_network, save_weights
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
+from small_network import SMALL_NETWORK, randomize_zero_init
+from street_dataset import PHRASES, TEXT_DIM, write_text_embeddings
 
-CONFIGS = {'cnn': SMALL, 'transformer': replace(SMALL, backbone='efficientvit_b0'),
-           'no bridge': replace(SMALL, image_to_text=False, text_to_image=False)}
+pytestmark = pytest.mark.usefixtures('one_torch_thread')
+
+CONFIGS = {'cnn': SMALL_NETWORK, 'transformer': replace(SMALL_NETWORK, backbone='efficientvit_b0'),
+           'no bridge': replace(SMALL_NETWORK, image_to_text=False, text_to_image=False)}
 
 
 @pytest.fixture(scope='module', params=CONFIGS)
@@ -27,7 +30,7 @@ def exported(request, tmp_path_factory):
     """A network and an ONNX Runtime session of its export."""
     import onnxruntime
     torch.manual_seed(0)
-    model = lively(Segmenter(CONFIGS[request.param]))
+    model = randomize_zero_init(SegmentationNetwork(CONFIGS[request.param]))
     path = tmp_path_factory.mktemp('onnx') / 'small.onnx'
     export_onnx(model, path, size=(64, 96))
     options = onnxruntime.SessionOptions()
@@ -45,7 +48,7 @@ def test_onnx_agrees_with_torch(exported, rows, size, batch):
     with torch.no_grad():
         vectors = model.project_text(torch.from_numpy(rng.normal(size=(rows, TEXT_DIM)).astype(np.float32)))
         row_ids = torch.arange(rows) // 2 + 3
-        wanted = Deployed(model)(torch.from_numpy(frames), vectors, row_ids, torch.tensor(0.3))
+        wanted = ExportWrapper(model)(torch.from_numpy(frames), vectors, row_ids, torch.tensor(0.3))
     ids, confidence = session.run(None, {'frames': frames, 'rows': vectors.numpy(), 'row_ids': row_ids.numpy(),
                                          'threshold': np.array(0.3, np.float32)})
     assert ids.shape == confidence.shape == (batch, *size) and ids.dtype == confidence.dtype == np.uint8
@@ -56,14 +59,14 @@ def test_onnx_agrees_with_torch(exported, rows, size, batch):
 
 
 def test_weights_come_back_as_they_were_saved(tmp_path):
-    bank = load_npz_bank(write_bank(tmp_path / 'bank.npz'))
+    bank = load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz'))
     torch.manual_seed(0)
-    model = lively(Segmenter(SMALL))
+    model = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
     save_weights(model, bank, tmp_path / 'new' / 'tiny.v2', {'name': 'tiny'})
     weights = load_weights(tmp_path / 'new' / 'tiny.v2.safetensors')
     assert weights.card['model'] == model.describe()
-    assert weights.bank.names == list(WORDS)
-    again = load_segmenter(weights)
+    assert weights.bank.names == list(PHRASES)
+    again = load_network(weights)
     for name, value in model.state_dict().items():
         if not name.endswith('num_batches_tracked'):
             torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-6)
@@ -75,23 +78,24 @@ def test_weights_come_back_as_they_were_saved(tmp_path):
 def test_values_beyond_fp16_survive(tmp_path):
     """Running variances of some backbones pass 65504; as infinity they would silence the channel."""
     torch.manual_seed(0)
-    model = Segmenter(SMALL)
+    model = SegmentationNetwork(SMALL_NETWORK)
     large = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     large.running_var.fill_(1e6)
-    save_weights(model, load_npz_bank(write_bank(tmp_path / 'bank.npz')), tmp_path / 'large', {})
-    again = load_segmenter(load_weights(tmp_path / 'large.safetensors'))
+    save_weights(model, load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'large', {})
+    again = load_network(load_weights(tmp_path / 'large.safetensors'))
     assert any((value == 1e6).all() for value in again.state_dict().values())
 
 
 @pytest.fixture
 def tiny_weights(tmp_path):
     torch.manual_seed(0)
-    save_weights(lively(Segmenter(SMALL)), load_npz_bank(write_bank(tmp_path / 'bank.npz')), tmp_path / 'tiny',
-                 {'name': 'tiny'})
+    model = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
+    bank = load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz'))
+    save_weights(model, bank, tmp_path / 'tiny', {'name': 'tiny'})
     return tmp_path / 'tiny.safetensors'
 
 
-def test_export_makes_a_lost_or_foreign_onnx_file_again(tiny_weights, capsys):
+def test_export_writes_a_missing_or_foreign_onnx_file_again(tiny_weights, capsys):
     with pytest.raises(WeightsError, match=f'lgseg export --weights {tiny_weights}'):
         OnnxRuntimeEngine(load_weights(tiny_weights))
     assert main(['export', '--weights', str(tiny_weights)]) == 0
@@ -106,35 +110,35 @@ def test_export_makes_a_lost_or_foreign_onnx_file_again(tiny_weights, capsys):
 
 
 def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatch):
-    """As if an exporter had dropped part of it: the engine's answer is another network's."""
-    import lgseg_ros.engines.export as module
+    """As if an exporter had dropped part of the network: the file holds another one."""
+    import lgseg_ros.model.onnx_export as module
     honest = module.export_onnx
     torch.manual_seed(9)   # the fixture's is 0
-    other = lively(Segmenter(SMALL))
+    other = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
     monkeypatch.setattr(module, 'export_onnx', lambda _, *rest, **options: honest(other, *rest, **options))
     with pytest.raises(ValueError, match='so it was removed'):
         make_onnx(tiny_weights)
     assert not load_weights(tiny_weights).onnx_path.exists()
 
 
-@pytest.mark.parametrize('damage, said', [
+@pytest.mark.parametrize('damage, reason', [
     (lambda path: path.with_suffix('.json').unlink(), 'is missing beside'),
     (lambda path: path.write_bytes(path.read_bytes()[:5000]), 'damaged'),
     (lambda path: path.with_suffix('.json').write_text(json.dumps({'model': {'blocks': 3}})), 'does not fit its card'),
 ])
-def test_damaged_weights_are_named(tiny_weights, damage, said, capsys):
+def test_damaged_weights_are_named(tiny_weights, damage, reason, capsys):
     damage(tiny_weights)
     assert main(['export', '--weights', str(tiny_weights)]) == 1
     message = capsys.readouterr().err
-    assert said in message and str(tiny_weights.with_suffix('')) in message
+    assert reason in message and str(tiny_weights.with_suffix('')) in message
 
 
-def test_the_card_tells_nothing_of_this_machine():
+def test_the_model_card_has_no_path_of_this_machine():
     command = "lgseg train --data /home/someone/data/camvid --bank ../bank.npz --names 'car=large family car'"
     assert portable(command) == "lgseg train --data camvid --bank ../bank.npz --names 'car=large family car'"
 
 
 def test_shipped_weights_agree_with_torch(weights):
     """The exact answer interpolates every class everywhere; the graph does so where it is needed."""
-    same, exact = compare(load_segmenter(weights), weights)
+    same, exact = compare(load_network(weights), weights)
     assert same >= 0.999 and exact >= 0.995

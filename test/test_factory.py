@@ -13,7 +13,7 @@ from lgseg_ros.engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, create_
 from lgseg_ros.engines.frames import DEFAULT_PIXELS
 from lgseg_ros.engines.gpu import has_gpu_device
 from lgseg_ros.engines.weights import WeightsError
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
 def asking(engine='auto', precision='auto'):

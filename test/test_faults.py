@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from faults_table import DOCUMENT, all_faults, fault, render
 
 
 def test_the_document_is_this_table():
-    assert DOCUMENT.read_text() == render(), 'run: python test/faults_table.py > docs/faults.md'
+    assert DOCUMENT.read_text() == render(), 'run: python test/faults_table.py > docs/reference/faults.md'
 
 
 def test_the_table_is_long_and_says_each_thing_once():
@@ -20,7 +21,8 @@ def test_the_table_is_long_and_says_each_thing_once():
 
 
 @pytest.mark.slow
-@fault('All mixed', 'two cameras, changing words and a fault a second (benchmark/soak.py, 20 s here, minutes by hand)',
+@fault('All mixed', 'two cameras, changing vocabularies and a fault a second '
+       '(benchmark/soak.py, 20 s here, minutes by hand)',
        'no mask that LabelInfo does not explain, every request answered, the node lives and ends with code 0')
 def test_a_short_soak(tmp_path):
     soak = Path(__file__).resolve().parents[1] / 'benchmark' / 'soak.py'

@@ -6,19 +6,20 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
-from faults_pictures import header
-from faults_table import fault
-from ros_graph import RELIABLE, Peer, pixels_of, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 
+from faults_table import fault
+from hostile_images import header
 from lgseg_ros.engines.frames import Frame
-from lgseg_ros.node.camera import Camera
-from lgseg_ros.node.images import image_message
-from lgseg_ros.node.settings import Settings
-from lgseg_ros.node.worker import Worker, picture_size
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.node.image_conversions import image_message
+from lgseg_ros.node.inference_thread import InferenceThread, promised_size
+from lgseg_ros.node.output_publisher import OutputPublisher
+from lgseg_ros.node.parameters import Settings
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+from ros_graph import RELIABLE, Peer, pixels_of, wait_until
 
-BATCHES = 'Frames of several cameras in one run (in the test\'s own process: real worker, real engine, real topics)'
+BATCHES = ('Frames of several cameras in one run (in the test\'s own process: real inference thread, real engine, '
+           'real topics)')
 NAMES = ('a', 'b', 'c', 'd')
 
 
@@ -40,20 +41,20 @@ class BatchEngine:
 
 
 class Rig:
-    """A worker with a camera for each of NAMES and one that starts it off; masks as a consumer gets them."""
+    """An inference thread with a camera for each of NAMES and one that starts it off; masks as a consumer gets them."""
 
     def __init__(self, engine, weights):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node('rig', context=self.context)
-        self.cameras = {name: Camera(self.node, name) for name in (*NAMES, 'first')}
+        self.cameras = {name: OutputPublisher(self.node, name) for name in (*NAMES, 'first')}
         self.engine, self.errors, self.warnings = engine, [], []
-        self.words = VocabularyState(weights.bank)
-        self.words.replace(['road', 'sky', 'building'])
+        self.vocabulary = VocabularyState(weights.bank)
+        self.vocabulary.replace(['road', 'sky', 'building'])
         self.peer, self.masks = Peer('/rig', listen=()), {name: [] for name in self.cameras}
         for name, store in self.masks.items():
             self.peer.node.create_subscription(Image, f'/rig/{name}/mask', store.append, RELIABLE)
-        self.worker = Worker(engine, self.words, Settings, self)
+        self.inference = InferenceThread(engine, self.vocabulary, Settings, self)
 
     def error(self, text):
         self.errors.append(text)
@@ -62,12 +63,12 @@ class Rig:
         self.warnings.append(text)
 
     def __enter__(self):
-        wait_until(lambda: all(camera.is_watched() for camera in self.cameras.values()), 'the consumer')
+        wait_until(lambda: all(camera.has_subscribers() for camera in self.cameras.values()), 'the consumer')
         return self
 
     def __exit__(self, *_):
         self.engine.go.set()
-        assert self.worker.stop(30)
+        assert self.inference.stop(30)
         self.peer.__exit__()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
@@ -76,38 +77,38 @@ class Rig:
         """Offer messages {camera: message} while the engine is busy; wait until each is segmented or has failed."""
         self.engine.go.clear()
         self.engine.runs.clear()
-        self.worker.offer(self.cameras['first'], image_message(np.zeros((8, 8, 3), np.uint8), 'bgr8', header()))
+        self.inference.enqueue(self.cameras['first'], image_message(np.zeros((8, 8, 3), np.uint8), 'bgr8', header()))
         wait_until(lambda: self.engine.runs, 'the engine to be busy')
         before = self.counts()
         for name, message in messages.items():
-            self.worker.offer(self.cameras[name], message)
+            self.inference.enqueue(self.cameras[name], message)
         self.engine.go.set()
         wait_until(lambda: all(self.counts()[name] != before[name] for name in messages), 'every frame')
         return self.engine.runs[1:]
 
     def counts(self):
-        return {name: (camera.segmented, camera.failed) for name, camera in self.cameras.items()}
+        return {name: (camera.counters.segmented, camera.counters.failed) for name, camera in self.cameras.items()}
 
 
 @pytest.fixture
-def pictures(street):
-    """{camera: BGR picture}, all of one size and all different."""
+def images(street):
+    """{camera: BGR image}, all of one size and all different."""
     small = cv2.resize(street[0], (160, 120))
-    return dict(zip(NAMES, (small, small[::-1].copy(), small[:, ::-1].copy(), 255 - small)))
+    return dict(zip(NAMES, (small, small[::-1].copy(), small[:, ::-1].copy(), 255 - small), strict=True))
 
 
 @pytest.fixture
-def messages(pictures):
-    return {name: image_message(picture, 'bgr8', header()) for name, picture in pictures.items()}
+def messages(images):
+    return {name: image_message(image, 'bgr8', header()) for name, image in images.items()}
 
 
-def test_frames_of_one_size_go_together_and_masks_are_the_same(engine, weights, pictures, messages):
+def test_frames_of_one_size_go_together_and_masks_are_the_same(engine, weights, images, messages):
     with Rig(BatchEngine(engine, 3), weights) as rig:
         assert rig.play(messages) == [3, 1]
         for name, message in messages.items():
             mask = wait_until(lambda: rig.masks[name], 'the mask')[0]
             assert mask.header == message.header
-            alone, = engine.run([Frame(pictures[name], 'bgr')], rig.words.current)
+            alone, = engine.run([Frame(images[name], 'bgr')], rig.vocabulary.current)
             assert (pixels_of(mask) == alone.ids).mean() > 0.999
 
 
@@ -122,16 +123,16 @@ def test_an_engine_that_gains_nothing_gets_one_frame_at_a_time(engine, weights, 
         assert rig.play(messages) == [1, 1, 1, 1]
 
 
-def test_the_size_of_a_compressed_picture_is_read_from_its_header(street):
+def test_the_size_of_a_compressed_image_is_read_from_its_header(street):
     for kind in ('.png', '.jpg'):
         data = cv2.imencode(kind, street[0][:100, :60])[1].tobytes()
-        assert picture_size(CompressedImage(data=data)) == (100, 60)
-    assert picture_size(CompressedImage(data=b'nonsense')) is None
+        assert promised_size(CompressedImage(data=data)) == (100, 60)
+    assert promised_size(CompressedImage(data=b'nonsense')) is None
 
 
-@fault(BATCHES, 'a corrupt picture among those of four cameras that wait together',
-       'it fails, counted and said for its camera; the others go together and get their masks')
-def test_a_corrupt_picture_in_a_batch(engine, weights, messages):
+@fault(BATCHES, 'a corrupt image among those of four cameras that wait together',
+       'it fails, counted and logged for its camera; the others go together and get their masks')
+def test_a_corrupt_image_in_a_batch(engine, weights, messages):
     messages['b'].step = 1
     with Rig(BatchEngine(engine, 4), weights) as rig:
         assert rig.play(messages) == [3]
@@ -139,8 +140,8 @@ def test_a_corrupt_picture_in_a_batch(engine, weights, messages):
         assert len(rig.errors) == 1 and 'b/image: image step is 1' in rig.errors[0]
 
 
-@fault(BATCHES, 'a picture that makes the engine raise among those of four cameras',
-       'it fails, counted and said; the others get their masks; the next go together again')
+@fault(BATCHES, 'an image that makes the engine raise among those of four cameras',
+       'it fails, counted and logged; the others get their masks; the next go together again')
 def test_a_frame_that_breaks_the_engine(engine, weights, messages):
     def before(frames):
         if any(frame.pixels[0, 0].tolist() == [1, 2, 3] for frame in frames):
@@ -152,12 +153,12 @@ def test_a_frame_that_breaks_the_engine(engine, weights, messages):
     with Rig(BatchEngine(engine, 4, before), weights) as rig:
         assert rig.play(messages) == [4, 1, 1, 1, 1]
         assert {name for name, (_, failed) in rig.counts().items() if failed} == {'c'}
-        assert 'device error 700' in rig.cameras['c'].last_error and not rig.warnings
+        assert 'device error 700' in rig.cameras['c'].counters.last_error and not rig.warnings
         assert rig.play(good) == [4]
 
 
 @fault(BATCHES, 'a batch that is too large for the device\'s memory',
-       'its frames are run one by one and none is lost; from then on one at a time, said once')
+       'its frames are run one by one and none is lost; from then on one at a time, logged once')
 def test_a_batch_out_of_memory(engine, weights, messages):
     def before(frames):
         if len(frames) > 1:
@@ -171,8 +172,8 @@ def test_a_batch_out_of_memory(engine, weights, messages):
 
 @fault(BATCHES, 'a JPEG that turns when it is read (EXIF) among others of its stored size',
        'a mask of the turned size; the others are not touched')
-def test_a_picture_that_turns(engine, weights, pictures):
-    upright = {name: cv2.imencode('.jpg', picture)[1].tobytes() for name, picture in pictures.items()}
+def test_a_image_that_turns(engine, weights, images):
+    upright = {name: cv2.imencode('.jpg', image)[1].tobytes() for name, image in images.items()}
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'   # orientation 6
     upright['b'] = upright['b'][:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + upright['b'][2:]
     messages = {name: CompressedImage(header=header(), format='jpeg', data=data) for name, data in upright.items()}

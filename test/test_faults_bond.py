@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import rclpy
 from bond.msg import Status
+
 from faults_table import fault
+from lgseg_ros.node.bond import Bond
 from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Manager
 from ros_graph import NodeProcess, Peer, wait_until
-
-from lgseg_ros.node.bond import Bond
 
 BOND = "The bond with Nav2's lifecycle manager"
 PERIOD = 0.1
@@ -31,7 +31,7 @@ class OtherEnd:
         if message.id == self.name and message.instance_id != 'manager':
             self.heard.append(message)
 
-    def say(self, active):
+    def send(self, active):
         self._publisher.publish(Status(id=self.name, instance_id='manager', active=active))
 
     def beats(self):
@@ -47,7 +47,7 @@ class OtherEnd:
 
     def form(self):
         wait_until(self.beats, 'a heartbeat')
-        wait_until(lambda: self.say(True) or self.state() == 'formed', 'the bond to form')
+        wait_until(lambda: self.send(True) or self.state() == 'formed', 'the bond to form')
 
     def state(self):
         """The bond's state by the node's newest diagnostics."""
@@ -80,10 +80,10 @@ def test_heartbeats_come_while_the_node_is_active():
         assert manager.change(ACTIVATE)
         wait_until(lambda: end.heard[-1].active, 'heartbeats again')
         assert end.heard[-1].instance_id != end.heard[0].instance_id
-        told = len(end.goodbyes())
+        goodbyes = len(end.goodbyes())
         code, _ = process.end()
         assert code == 0 and 'Traceback' not in process.log
-        wait_until(lambda: len(end.goodbyes()) > told, 'the goodbye at the end')
+        wait_until(lambda: len(end.goodbyes()) > goodbyes, 'the goodbye at the end')
 
 
 def test_no_bond_unless_asked_for():
@@ -112,7 +112,7 @@ def test_heartbeats_do_not_wait_for_the_executor():
     rclpy.try_shutdown(context=context)
 
 
-@fault(BOND, 'the package bond is missing, and a bond is asked for', 'activate fails and says what to install')
+@fault(BOND, 'the package bond is missing, and a bond is asked for', 'activate fails with the package to install')
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, 'bond.msg', None)
     with pytest.raises(ImportError, match=r'install ros-\$ROS_DISTRO-bond, or set bond_heartbeat_period:=0.0'):
@@ -131,14 +131,14 @@ def test_the_bonded_node_is_killed():
         assert end.quiet_for(1.0) and not end.goodbyes()
 
 
-@fault(BOND, 'the manager ends its bond, or dies politely', 'it gets its answer; the node says so and segments on')
+@fault(BOND, 'the manager ends its bond, or dies politely', 'it gets its answer; the node logs it and segments on')
 def test_the_manager_leaves(small):
     with NodeProcess('threads:=1', f'bond_heartbeat_period:={PERIOD}', name='left') as process, \
             Peer('/left') as peer:
         peer.connect(process)
         end = OtherEnd(peer, 'left')
         end.form()
-        end.say(False)
+        end.send(False)
         wait_until(end.goodbyes, 'the answer')
         assert end.quiet_for(0.5)
         wait_until(lambda: 'the lifecycle manager ended its bond' in process.log, 'the log')
@@ -152,7 +152,7 @@ def test_other_bonds_on_the_topic():
         end, stranger = OtherEnd(peer, 'calm'), OtherEnd(peer, 'x' * 100_000)
         end.form()
         for _ in range(20):
-            stranger.say(False)
+            stranger.send(False)
             end._publisher.publish(b'\x00\x01\x00\x00nonsense')
         before = len(end.beats())
         wait_until(lambda: len(end.beats()) >= before + 5, 'heartbeats')

@@ -1,26 +1,25 @@
-"""Rows of the fault table: what goes wrong while words become text rows."""
+"""Rows of the fault table: what goes wrong while phrases are embedded."""
 
 import threading
 import time
 
 import cv2
 import pytest
-from faults_pictures import picture
-from faults_table import fault, fault_rows
-from lifecycle_manager import Manager
 from lifecycle_msgs.msg import Transition
-from ros_graph import NodeHere, Peer, wait_until
-from tiny_clip import small, tiny  # noqa: F401 (fixtures)
 
+from faults_table import fault, fault_rows
+from hostile_images import noise_image
 from lgseg_ros.srv import SetVocabulary
+from lifecycle_manager import Manager
+from ros_graph import NodeHere, Peer, wait_until
 
-ENCODER = 'Words that have to be embedded (in the test\'s own process: real node, real services)'
+ENCODER = 'New phrases that have to be embedded (in the test\'s own process: real node, real services)'
 NO_MEMORY = RuntimeError('[enforce fail at alloc_cpu.cpp:127]\n DefaultCPUAllocator: not enough memory')
-TOLD = 'RuntimeError: [enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory'
+REPORTED = 'RuntimeError: [enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory'
 
 
 class FailingSource:
-    """The real source of text rows, except that it raises at one of the next calls."""
+    """The real source of text embeddings, except that it raises at one of the next calls."""
 
     def __init__(self, source):
         self.source, self.at, self.error = source, 0, None
@@ -35,11 +34,14 @@ class FailingSource:
             raise self.error
         return self.source.rows(phrases)
 
+    def new_phrases(self, phrases):
+        return self.source.new_phrases(phrases)
+
 
 @pytest.fixture(scope='module')
 def here():
     with NodeHere('embedding', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here:
-        state = here.node.words.vocabulary
+        state = here.node.vocabulary.pipeline.state
         here.source = state._source = FailingSource(state._source)
         yield here
 
@@ -52,35 +54,35 @@ def peer(here):
 
 @pytest.fixture
 def before(peer):
-    """The words in force, which a request that fails must leave."""
+    """The vocabulary in force, which a request that fails must leave."""
     assert peer.set_vocabulary(['road', 'sky']).success
     return peer.get_vocabulary()
 
 
 def assert_unchanged(here, peer, before):
-    """Words and parameters are those of `before`, and frames and words go on."""
+    """Vocabulary and parameters are those of `before`, and frames and requests go on."""
     assert peer.get_vocabulary() == before
     assert list(peer.get_parameter('/embedding', 'vocabulary')) == list(before.classes)
     assert peer.get_parameter('/embedding', 'threshold') == pytest.approx(before.threshold)
     assert here.node.settings.threshold == pytest.approx(before.threshold)
     assert peer.set_vocabulary(list(before.classes)).success
-    message = picture()
+    message = noise_image()
     peer.masks.clear()
     wait_until(lambda: peer.publisher.publish(message) or peer.masks, 'a mask')
     assert here.error is None
 
 
-@fault_rows(ENCODER, 'error, told', [
+@fault_rows(ENCODER, 'error, reported', [
     ('embedding runs out of memory, asked by the service',
-     'refused with kind and text; nothing changed; the node lives', NO_MEMORY, TOLD),
-    ('embedding raises what nobody thought of',
+     'refused with kind and text; nothing changed; the node lives', NO_MEMORY, REPORTED),
+    ('embedding raises an unforeseen error',
      'refused with kind and text; nothing changed; the node lives',
      KeyError('text.positional_embedding'), "KeyError: 'text.positional_embedding'"),
 ])
-def test_embedding_fails_in_the_service(here, peer, before, error, told):
+def test_embedding_fails_in_the_service(here, peer, before, error, reported):
     here.source.fail(1, error)
     answer = peer.set_vocabulary(['car'])
-    assert not answer.success and answer.message == f'{told}; nothing was changed'
+    assert not answer.success and answer.message == f'{reported}; nothing was changed'
     assert (answer.version, list(answer.names)) == (before.version, list(before.names))
     assert_unchanged(here, peer, before)
 
@@ -90,12 +92,12 @@ def test_embedding_fails_in_the_service(here, peer, before, error, told):
 def test_embedding_fails_in_a_parameter(here, peer, before):
     here.source.fail(1, NO_MEMORY)
     result, = peer.set_parameters('/embedding', vocabulary=['car'])
-    assert not result.successful and result.reason == f'{TOLD}; nothing was changed'
+    assert not result.successful and result.reason == f'{REPORTED}; nothing was changed'
     assert_unchanged(here, peer, before)
 
 
 @fault(ENCODER, 'embedding runs out of memory after a parameter has passed its check',
-       'said in the log; parameters and words are as before; the node lives')
+       'logged; parameters and vocabulary are as before; the node lives')
 def test_embedding_fails_after_the_check(here, peer, before):
     here.source.fail(2, NO_MEMORY)
     peer.set_parameters('/embedding', vocabulary=['car'])   # rclpy has set it, so this cannot be answered with no
@@ -119,13 +121,13 @@ class HeldEncoder:
 
 
 @pytest.fixture
-def held(small, request):  # noqa: F811
+def held(tiny_clip_weights, request):
     """(node, peer, its encoder), the node's name being that of the test."""
     name = request.node.name
-    with NodeHere(name, f'weights:={small.path}', 'engine:=torch', 'network_pixels:=4096', 'vocabulary:=[road, car]',
-                  'preset:=""', 'threads:=1') as here, Peer(f'/{name}') as peer:
-        source = here.node.words._source
-        encoder = source._encoder = HeldEncoder(source._load_encoder())
+    with NodeHere(name, f'weights:={tiny_clip_weights.path}', 'engine:=torch', 'network_pixels:=4096',
+                  'vocabulary:=[road, car]', 'preset:=""', 'threads:=1') as here, Peer(f'/{name}') as peer:
+        source = here.node.vocabulary.pipeline.text_source
+        encoder = source._encoder = HeldEncoder(source._load_encoder(source.space))
         try:
             yield here, peer.connect(), encoder
         finally:
@@ -138,14 +140,14 @@ def ask(peer, *classes):
 
 
 @fault(ENCODER, 'a text encoder that takes long, asked by the service',
-       'masks go on with the old words, other services answer; further requests are answered in their order')
+       'masks go on with the old vocabulary, other services answer; further requests are answered in their order')
 def test_frames_go_on_while_the_encoder_works(held, street):
     here, peer, encoder = held
-    picture_, before = cv2.resize(street[0], (96, 64)), peer.get_vocabulary()
+    image, before = cv2.resize(street[0], (96, 64)), peer.get_vocabulary()
     first, second = ask(peer, 'forklift', 'road'), ask(peer, 'sky')
     wait_until(lambda: encoder.asked, 'the encoder to be asked')
     for _ in range(5):
-        assert peer.mask_of(picture_)
+        assert peer.mask_of(image)
     assert all(result.successful for result in peer.set_parameters(here.node.get_name(), overlay_alpha=0.25))
     assert peer.get_vocabulary() == before and not first.done() and not second.done()
     turns, seconds = here.turns, here.cpu_seconds()
@@ -160,7 +162,7 @@ def test_frames_go_on_while_the_encoder_works(held, street):
         (1, ['forklift', 'road']), (2, ['sky'])], [answer.message for answer in answers]
     assert list(peer.get_parameter(here.node.get_name(), 'vocabulary')) == ['sky']
     assert peer.set_vocabulary(['forklift']).success and len(encoder.asked) == 1   # known from now on
-    assert peer.mask_of(picture_) and here.error is None
+    assert peer.mask_of(image) and here.error is None
 
 
 @fault(ENCODER, 'the text encoder runs out of memory in its thread', 'refused with kind and text; nothing changed')
@@ -170,7 +172,7 @@ def test_the_encoder_fails(held):
     encoder.error = NO_MEMORY
     encoder.go.set()
     answer = peer.set_vocabulary(['forklift'])
-    assert not answer.success and answer.message == f'{TOLD}; nothing was changed'
+    assert not answer.success and answer.message == f'{REPORTED}; nothing was changed'
     assert peer.get_vocabulary() == before
     encoder.error = None
     assert peer.set_vocabulary(['forklift']).success and here.error is None
@@ -196,7 +198,7 @@ def test_a_clean_up_while_the_encoder_works(held, street):
     assert list(peer.get_vocabulary().names) == ['sky']
 
 
-@fault(ENCODER, 'the node is told to end while a request waits for the text encoder',
+@fault(ENCODER, 'the node is stopped while a request waits for the text encoder',
        'the request is refused with that reason; the process ends once the encoder does')
 def test_the_end_while_the_encoder_works(held):
     here, peer, encoder = held
@@ -211,9 +213,9 @@ def test_the_end_while_the_encoder_works(held):
     assert not end.is_alive() and here.error is None
 
 
-@fault(ENCODER, 'a new word in a parameter',
+@fault(ENCODER, 'a new phrase in a parameter',
        'taken once it is embedded; frames wait for it, because ROS answers parameters in place')
-def test_a_new_word_in_a_parameter(held):
+def test_a_new_phrase_in_a_parameter(held):
     here, peer, encoder = held
     encoder.go.set()
     result, = peer.set_parameters(here.node.get_name(), vocabulary=['forklift', 'road'])

@@ -4,17 +4,17 @@ import types
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from faults_table import fault
-from ros_graph import NodeProcess, Peer, wait_until
-from test_engine_cache import ENGINE, SAMPLE, Builder
-from tiny_clip import ROOT, run_python
 
+from faults_table import fault
 from lgseg_ros.engines import factory
 from lgseg_ros.engines.engine_cache import load_or_build
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.gpu import EngineError
 from lgseg_ros.engines.tensorrt import TensorRTEngine
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+from ros_graph import NodeProcess, Peer, wait_until
+from test_engine_cache import ENGINE, SAMPLE, Builder
+from tiny_clip import ROOT, run_python
 
 CHOICE = 'The choice of the engine'
 BUILT = 'Built engines (in the test\'s own process, with a small build function)'
@@ -28,7 +28,7 @@ def test_an_engine_that_is_not_installed():
     with NodeProcess('engine:=tensorrt', 'threads:=1', name='asking') as node, Peer('/asking') as peer:
         def told():
             return [status for message in peer.diagnostics for status in message.status
-                    if any(pair.key == 'engine_choice' for pair in status.values)]
+                    if any(pair.key == 'engine_selection' for pair in status.values)]
         status = wait_until(told, 'the choice in /diagnostics')[-1]
         assert status.level == DiagnosticStatus.WARN and TensorRTEngine.unavailable() in status.message
         wait_until(lambda: 'tensorrt asked for' in node.log, 'the warning')

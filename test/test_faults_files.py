@@ -12,13 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from faults_table import fault, fault_rows
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.vocabulary.classes import VocabularyError
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, UNCONFIGURED, Manager
 from ros_graph import NodeProcess, Peer, wait_until
-
-from lgseg_ros.engines.weights import load_weights
-from lgseg_ros.vocabulary.bank import load_npz_bank
-from lgseg_ros.vocabulary.classes import VocabularyError
 
 FILES = 'Weights, ONNX, bank and cache files'
 
@@ -81,7 +81,7 @@ def rewrite(rows=lambda rows: rows, names=lambda names: names):
         from safetensors.numpy import save_file
         path = folder / 'w.safetensors'
         with safe_open(path, framework='numpy') as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()   # noqa: SIM118
         tensors['text.rows'] = rows(tensors['text.rows'].copy())
         metadata['bank_names'] = json.dumps(names(json.loads(metadata['bank_names'])))
         save_file(tensors, path, metadata)
@@ -174,13 +174,14 @@ def test_deleted_while_running(managed, street):
 
 
 @fault_rows(FILES, 'data', [
-    ('a bank file that is text', 'refused: "is not a text bank"', b'names: [road]'),
-    ('a bank file that is a pickle with code in it', 'refused: "is not a text bank"; nothing is run', TRAP),
-    ('a bank file cut short', 'refused: "is not a text bank"', b'PK\x03\x04' + bytes(200)),
+    ('a bank file that is text', 'refused: "is not a file of text embeddings"', b'names: [road]'),
+    ('a bank file that is a pickle with code in it', 'refused: "is not a file of text embeddings"; nothing is run',
+     TRAP),
+    ('a bank file cut short', 'refused: "is not a file of text embeddings"', b'PK\x03\x04' + bytes(200)),
 ])
 def test_damaged_bank_files(tmp_path, data):
     (tmp_path / 'bank.npz').write_bytes(data)
-    with pytest.raises(VocabularyError, match='is not a text bank'):
+    with pytest.raises(VocabularyError, match='is not a file of text embeddings'):
         load_npz_bank(tmp_path / 'bank.npz')
     assert not Trap.SPRUNG.exists()
 
@@ -260,5 +261,5 @@ def test_a_cache_that_calls_itself_encrypted(tmp_path, monkeypatch, street):
         peer.connect(process)
         answer = peer.set_vocabulary(['flumph'])
         assert not answer.success and "'flumph' is not known" in answer.message, answer.message
-        wait_until(lambda: 'word cache set aside' in process.log and 'is encrypted' in process.log, 'the warning')
+        wait_until(lambda: 'embedding cache set aside' in process.log and 'is encrypted' in process.log, 'the warning')
         assert peer.mask_of(cv2.resize(street[0], (160, 120)))

@@ -9,19 +9,19 @@ import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from faults_pictures import picture
-from faults_table import fault, fault_rows
-from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, INACTIVE, UNCONFIGURED, Manager
 from rclpy.executors import SingleThreadedExecutor
+
+from faults_table import fault, fault_rows
+from hostile_images import noise_image
+from lgseg_ros.node.inference_thread import InferenceThread
+from lgseg_ros.node.output_publisher import OutputPublisher
+from lgseg_ros.node.parameters import Settings
+from lgseg_ros.node.segmentation_node import SegmentationNode
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, INACTIVE, UNCONFIGURED, Manager
 from ros_graph import NodeHere, Peer, wait_until
 
-from lgseg_ros.node.camera import Camera
-from lgseg_ros.node.segment_node import SegmentNode
-from lgseg_ros.node.settings import Settings
-from lgseg_ros.node.worker import Worker
-from lgseg_ros.vocabulary.state import VocabularyState
-
-ENGINE = 'The engine (in the test\'s own process: real worker, real engine, real topics)'
+ENGINE = 'The engine (in the test\'s own process: real inference thread, real engine, real topics)'
 
 
 class FailingEngine:
@@ -38,7 +38,7 @@ class FailingEngine:
 
 
 class Log:
-    """Keeps what the worker says."""
+    """Keeps the errors."""
 
     def __init__(self):
         self.errors = []
@@ -48,37 +48,40 @@ class Log:
 
 
 class Bench:
-    """The node's worker and one camera with real topics, around any engine."""
+    """The node's inference thread and one camera with real topics, around any engine."""
 
     def __init__(self, engine, weights):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node('bench', context=self.context)
-        self.camera, self.log = Camera(self.node, ''), Log()
-        self.words = VocabularyState(weights.bank)
-        self.words.replace(['road', 'sky'])
-        self.worker = Worker(engine, self.words, Settings, self.log)
+        self.camera, self.log = OutputPublisher(self.node, ''), Log()
+        self.vocabulary = VocabularyState(weights.bank)
+        self.vocabulary.replace(['road', 'sky'])
+        self.inference = InferenceThread(engine, self.vocabulary, Settings, self.log)
         self.peer = Peer('/bench')
 
     def __enter__(self):
-        wait_until(self.camera.is_watched, 'the peer')
+        wait_until(self.camera.has_subscribers, 'the peer')
         wait_until(lambda: all(self.peer.node.count_publishers(f'/bench/{name}') for name in ('mask', 'confidence')),
                    'topics')
         time.sleep(0.3)
         return self
 
     def __exit__(self, *_):
-        self.worker.stop()
+        self.inference.stop()
         self.peer.__exit__()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
 
     def frame(self):
-        """One frame through the worker; whether it was segmented (else it failed)."""
-        before = self.camera.segmented, self.camera.failed
-        self.worker.offer(self.camera, picture())
-        wait_until(lambda: (self.camera.segmented, self.camera.failed) != before, 'the frame')
-        return self.camera.segmented > before[0]
+        """One frame through the thread; whether it was segmented (else it failed)."""
+        before = self.counts()
+        self.inference.enqueue(self.camera, noise_image())
+        wait_until(lambda: self.counts() != before, 'the frame')
+        return self.camera.counters.segmented > before[0]
+
+    def counts(self):
+        return self.camera.counters.segmented, self.camera.counters.failed
 
 
 def raise_(error):
@@ -86,68 +89,70 @@ def raise_(error):
 
 
 @fault_rows(ENGINE, 'error', [
-    ('the engine raises at the third frame', 'that frame fails, counted and said; the next gives a mask',
+    ('the engine raises at the third frame', 'that frame fails, counted and logged; the next gives a mask',
      RuntimeError('cuda error 700')),
-    ('the engine runs out of memory at the third frame', 'that frame fails, counted and said; the next gives a mask',
+    ('the engine runs out of memory at the third frame', 'that frame fails, counted and logged; the next gives a mask',
      MemoryError('cannot allocate 3 GB')),
-    ('OpenCV raises at the third frame', 'that frame fails, counted and said; the next gives a mask',
+    ('OpenCV raises at the third frame', 'that frame fails, counted and logged; the next gives a mask',
      cv2.error('resize failed')),
 ])
 def test_the_engine_fails_once(engine, weights, error):
     with Bench(FailingEngine(engine, {3: lambda: raise_(error)}), weights) as bench:
         assert [bench.frame() for _ in range(5)] == [True, True, False, True, True]
-        assert str(error) in bench.camera.last_error and type(error).__name__ in bench.camera.last_error
+        last_error = bench.camera.counters.last_error
+        assert str(error) in last_error and type(error).__name__ in last_error
         assert len(bench.log.errors) == 1 and str(error) in bench.log.errors[0]
         wait_until(lambda: len(bench.peer.masks) >= 3, 'masks')
 
 
-@fault(ENGINE, 'text rows that do not fit the network',
-       'each frame fails with what ONNX Runtime says; the right rows mend it')
+@fault(ENGINE, 'text embeddings that do not fit the network',
+       'each frame fails with the error of ONNX Runtime; the next with the right ones gives a mask')
 def test_rows_that_do_not_fit(engine, weights):
     with Bench(engine, weights) as bench:
-        good = bench.words.current
-        bench.words.current = dataclasses.replace(good, rows=np.ones((2, 7), np.float32))
-        assert not bench.frame() and 'rows' in bench.camera.last_error
-        bench.words.current = good
+        good = bench.vocabulary.current
+        bench.vocabulary.current = dataclasses.replace(good, rows=np.ones((2, 7), np.float32))
+        assert not bench.frame() and 'rows' in bench.camera.counters.last_error
+        bench.vocabulary.current = good
         assert bench.frame()
 
 
 @fault(ENGINE, 'an engine that hangs when the node is told to stop',
-       'stop returns in time and says so; the thread ends without an error once the engine returns')
+       'stop returns in time and reports it; the thread ends without an error once the engine returns')
 def test_an_engine_that_hangs(engine, weights):
     hangs, returns = threading.Event(), threading.Event()
     with Bench(FailingEngine(engine, {2: lambda: hangs.set() or returns.wait(60)}), weights) as bench:
         assert bench.frame()
-        bench.worker.offer(bench.camera, picture())
-        assert hangs.wait(30) and not bench.worker.stop(0.2)
+        bench.inference.enqueue(bench.camera, noise_image())
+        assert hangs.wait(30) and not bench.inference.stop(0.2)
         returns.set()
-        assert bench.worker.stop(30)   # it ends once the engine returns
+        assert bench.inference.stop(30)   # it ends once the engine returns
         assert not bench.log.errors
 
 
 @fault(ENGINE, 'an engine that hangs on a frame',
-       'diagnostics: ERROR "has not finished its frame for N s"; OK once it does')
+       'diagnostics: ERROR "inference timeout: the engine has worked on one frame for N s"; OK once it is done')
 def test_a_hanging_engine_is_reported(engine, monkeypatch):
-    monkeypatch.setattr('lgseg_ros.node.diagnostics.STUCK_S', 0.2)
+    monkeypatch.setattr('lgseg_ros.node.diagnostics.INFERENCE_TIMEOUT_S', 0.2)
     context, returns = rclpy.Context(), threading.Event()
     rclpy.init(context=context)
-    node, executor = SegmentNode('hanging', context=context), SingleThreadedExecutor(context=context)
+    node, executor = SegmentationNode('hanging', context=context), SingleThreadedExecutor(context=context)
     executor.add_node(node)
 
-    def said(text):
+    def levels_of(text):
         executor.spin_once(timeout_sec=0.05)
         return [status.level for array in peer.diagnostics for status in array.status
                 if status.name == '/hanging: segmentation' and text in status.message]
     try:
         assert node.start()
-        node._worker._engine = FailingEngine(engine, {1: lambda: returns.wait(30)})
+        node._inference._engine = FailingEngine(engine, {1: lambda: returns.wait(30)})
         with Peer('/hanging') as peer:
             black = np.zeros((48, 64, 3), np.uint8)
-            wait_until(lambda: peer.send(black) and said('has not finished its frame for'), 'the error')
-            assert said('has not finished')[-1] == DiagnosticStatus.ERROR
+            wait_until(lambda: peer.send(black) and levels_of('inference timeout: the engine has worked on'),
+                       'the error')
+            assert levels_of('inference timeout')[-1] == DiagnosticStatus.ERROR
             returns.set()
             peer.diagnostics.clear()
-            assert wait_until(lambda: said('active'), 'the end of it')[-1] == DiagnosticStatus.OK
+            assert wait_until(lambda: levels_of('active'), 'the end of it')[-1] == DiagnosticStatus.OK
     finally:
         returns.set()
         node.close()
@@ -168,10 +173,11 @@ class SlowEngine(FailingEngine):
 
 @contextmanager
 def a_frame_in_the_engine(name, engine, street):
-    """(node, peer, manager, engine, small picture, event) of an active node whose engine is at a frame until the event."""
+    """(node, peer, manager, engine, small image, event) of an active node; its engine holds a frame until the event."""
     returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
     with NodeHere(name, 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer(f'/{name}') as peer:
-        slow = here.node._engine = here.node._worker._engine = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        slow = SlowEngine(engine, {1: lambda: returns.wait(60)})
+        here.node._pipeline.engine = here.node._inference._engine = slow
         manager = Manager(peer.connect(), name)
         wait_until(lambda: peer.send(small) and slow.frames, 'a frame in the engine')
         yield here, peer, manager, slow, small, returns
@@ -185,39 +191,40 @@ def test_an_engine_that_hangs_over_a_pause(engine, street):
         assert manager.change(DEACTIVATE)
         assert not manager.change(ACTIVATE) and not slow.closed
         assert manager.state() == INACTIVE
-        assert 'the engine has not finished its frame' in here.node.last_error
+        assert 'inference timeout' in here.node.last_error
         returns.set()
         assert manager.change(ACTIVATE)
         peer.connect()
         assert peer.mask_of(small)
-        assert sum(thread.name == 'lgseg-worker' for thread in threading.enumerate()) == 1
+        assert sum(thread.name == 'lgseg-inference' for thread in threading.enumerate()) == 1
         assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
         assert slow.closed == 1 and here.error is None
 
 
 @fault(ENGINE, 'an engine that hangs over a clean-up',
-       'the node can be configured and activated again, with another engine; the end of the process knows of the thread')
+       'the node can be configured and activated again, with another engine; the end of the process knows the thread')
 def test_an_engine_that_hangs_over_a_clean_up(engine, street):
     with a_frame_in_the_engine('abandoned', engine, street) as (here, peer, manager, slow, small, returns):
         assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
-        assert here.node.engine_runs() and not slow.closed
+        assert here.node.engine_is_running() and not slow.closed
         assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
         peer.connect()
         assert peer.mask_of(small)
-        assert here.node.engine_runs(), 'the thread of before'
+        assert here.node.engine_is_running(), 'the thread of before'
         returns.set()
         assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
-        wait_until(lambda: not here.node.engine_runs(), 'all threads to end')
+        wait_until(lambda: not here.node.engine_is_running(), 'all threads to end')
         assert here.error is None
 
 
 @fault(ENGINE, 'an engine that cannot be closed, as after a fault of the GPU',
-       'the reason is an error in the log; the node is cleaned up, says so, and can be configured again')
+       'the reason is an error in the log; the node is cleaned up, reports it, and can be configured again')
 def test_an_engine_that_cannot_be_closed(street):
     small = cv2.resize(street[0], (160, 120))
-    with NodeHere('unclosed', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer('/unclosed') as peer:
+    with NodeHere('unclosed', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, \
+            Peer('/unclosed') as peer:
         manager = Manager(peer.connect(), 'unclosed')
-        here.node._engine.close = lambda: raise_(RuntimeError('an illegal memory access was encountered'))
+        here.node._pipeline.engine.close = lambda: raise_(RuntimeError('an illegal memory access was encountered'))
         assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
         assert manager.state() == UNCONFIGURED
         ticks = len(peer.diagnostics)
@@ -233,5 +240,5 @@ def test_the_engine_always_fails(engine, weights):
     with Bench(FailingEngine(engine, always), weights) as bench:
         began = time.monotonic()
         assert not any(bench.frame() for _ in range(50))
-        assert bench.camera.failed == 50
+        assert bench.camera.counters.failed == 50
         assert 1 <= len(bench.log.errors) <= 1 + (time.monotonic() - began) / 5

@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from faults_pictures import picture
-from faults_table import fault, fault_rows
-from lifecycle_manager import CONFIGURE, Manager
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_graph import RELIABLE, NodeProcess, Peer, counters, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32
+
+from faults_table import fault, fault_rows
+from hostile_images import noise_image
+from lifecycle_manager import CONFIGURE, Manager
+from ros_graph import RELIABLE, NodeProcess, Peer, counters, wait_until
 
 CAMERAS = 'Cameras and consumers'
 PROCESSES = 'Processes, clocks and names'
@@ -41,20 +42,20 @@ def small(street):
     return cv2.resize(street[0], (160, 120))
 
 
-def said(peer, text):
+def has_status(peer, text):
     """Whether some diagnostic message of the camera holds `text`."""
     return any(text in status.message for array in peer.diagnostics for status in array.status
                if status.name == '/graph: camera')
 
 
 @fault(CAMERAS, 'a camera that sends nothing (0 Hz)',
-       'diagnostics: WARN "no pictures on /image"; then it works at once')
+       'diagnostics: WARN "no images on /image"; then it works at once')
 def test_a_silent_camera(peer, small):
-    wait_until(lambda: said(peer, 'no pictures on /image'), 'the warning')
+    wait_until(lambda: has_status(peer, 'no images on /image'), 'the warning')
     assert peer.mask_of(small)
 
 
-@fault(CAMERAS, 'a camera of less than a picture a second',
+@fault(CAMERAS, 'a camera of less than one image per second',
        'diagnostics: its rate, and no warning before three of its gaps have passed')
 def test_a_slow_camera(small):
     with NodeProcess('threads:=1', 'diagnostic_updater.period:=0.2', name='slow') as process, Peer('/slow') as peer:
@@ -66,25 +67,25 @@ def test_a_slow_camera(small):
         assert {status.level for status in while_slow} == {DiagnosticStatus.OK}, [s.message for s in while_slow]
         assert '0.0 Hz in' not in ' '.join(status.message for status in while_slow)
         peer.diagnostics.clear()
-        wait_until(lambda: 'no pictures on' in str(peer.diagnostics), 'the warning after the last one')
+        wait_until(lambda: 'no images on' in str(peer.diagnostics), 'the warning after the last one')
 
 
-@fault(CAMERAS, 'camera_info of another size than the pictures',
+@fault(CAMERAS, 'camera_info of another size than the images',
        'diagnostics: WARN with both sizes; ~/camera_info is silent until they fit; masks go on')
-def test_camera_info_of_other_pictures(process, peer, small):
+def test_camera_info_of_other_images(process, peer, small):
     infos = []
     peer.node.create_subscription(CameraInfo, '/graph/camera_info', infos.append, RELIABLE)
     publisher = peer.node.create_publisher(CameraInfo, 'camera_info', 1)
     wait_until(publisher.get_subscription_count, 'the camera info subscription')
 
-    def told(width, done):
+    def wait_for(width, done):
         def look():
             publisher.publish(CameraInfo(width=width, height=120))
             return peer.mask_of(small) and done()
-        return wait_until(look, f'what is said of {width} pixels')
-    told(1280, lambda: said(peer, 'camera_info is of 1280x120, not of these pictures of 160x120'))
+        return wait_until(look, f'the status for {width} pixels')
+    wait_for(1280, lambda: has_status(peer, 'camera_info is for images of 1280x120, but these are 160x120'))
     assert not infos
-    told(160, lambda: infos)
+    wait_for(160, lambda: infos)
     assert infos[-1].width == 160
 
 
@@ -117,7 +118,7 @@ import numpy, rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from lgseg_ros.node.images import image_message
+from lgseg_ros.node.image_conversions import image_message
 rclpy.init()
 node = rclpy.create_node('doomed_camera')
 publisher = node.create_publisher(Image, 'image', qos_profile_sensor_data)
@@ -179,7 +180,7 @@ def test_a_transient_local_consumer(process, peer, small):
        "the node's log names the camera's node, the policy and the parameter to set")
 def test_a_late_camera_of_other_reliability():
     with NodeProcess('image_reliability:=reliable', name='choosy') as process:
-        wait_until(lambda: 'active; pictures from' in process.log, 'the node to be active')
+        wait_until(lambda: 'activated; subscribed to' in process.log, 'the node to be active')
         with Peer('/choosy', listen=()):
             wait_until(lambda: '/peer publishes with reliability BEST_EFFORT' in process.log, 'the warning')
             assert 'set image_reliability:=best_effort' in process.log and 'UNKNOWN' not in process.log
@@ -216,7 +217,7 @@ def test_the_node_is_killed(small):
     with Peer('/phoenix') as peer:
         for _ in range(3):
             with NodeProcess('threads:=1', name='phoenix') as process:
-                wait_until(lambda: 'active; pictures from' in process.log, 'the node to be active')
+                wait_until(lambda: 'activated; subscribed to' in process.log, 'the node to be active')
                 assert peer.mask_of(small)   # sent again until the new node is found
                 for _ in range(3):
                     peer.send(np.ascontiguousarray(np.tile(small, (5, 5, 1))))
@@ -224,8 +225,8 @@ def test_the_node_is_killed(small):
                 assert process.process.wait() == -signal.SIGKILL
 
 
-@fault(PROCESSES, 'two nodes at once on the same weights, in different namespaces with remapped pictures',
-       'each has its own topics, words and masks; pictures under any name')
+@fault(PROCESSES, 'two nodes at once on the same weights, in different namespaces with remapped image topics',
+       'each has its own topics, vocabulary and masks; image topics of any name')
 def test_two_nodes_and_their_names(small):
     rules = ('image:=/robot/front/image_raw',)
     with NodeProcess('threads:=1', remap=('__ns:=/robot/one', *rules), name='eyes') as one, \
@@ -256,7 +257,7 @@ def test_simulated_time(small):
         wait_until(lambda: peer.diagnostics, 'diagnostics without a clock')
         wait_until(clock.get_subscription_count, "the clock's subscription")
         for second in (500, 510, 100):
-            message = picture()
+            message = noise_image()
             message.header.stamp.sec = second
 
             def latency_by_clock():
@@ -273,14 +274,15 @@ STATES = [(state, how) for state in ('unconfigured', 'inactive', 'active', 'acti
 
 @pytest.fixture(scope='module')
 def endings(small):
-    """{(state, signal): (exit code, log)} of nodes that were told to end in that state."""
+    """{(state, signal): (exit code, log)} of nodes that got the signal in that state."""
     results = {}
     for first in range(0, len(STATES), 4):   # four start together
         with ExitStack() as stack:
             started = [(state, how, f'ending{first + n}', stack.enter_context(NodeProcess(
                 'threads:=1', f'autostart:={str(state.startswith("active")).lower()}', name=f'ending{first + n}')))
                 for n, (state, how) in enumerate(STATES[first:first + 4])]
-            for state, how, name, process in started:   # peers of one process at once: Fast DDS may deadlock between them
+            # Peers of one process at once: Fast DDS may deadlock between them.
+            for state, how, name, process in started:
                 with Peer(f'/{name}', listen=('mask',)) as peer:
                     reach(state, process, peer, name, small)
                     code, _ = process.end(how)
@@ -293,22 +295,22 @@ def test_a_thread_that_is_still_in_a_library_does_not_break_the_ending():
     code = """
 import atexit, sys
 from lgseg_ros.node import main
-from lgseg_ros.node.segment_node import SegmentNode
+from lgseg_ros.node.segmentation_node import SegmentationNode
 atexit.register(print, 'taken down')
-SegmentNode.engine_runs = lambda self: '-stuck' in sys.argv
+SegmentationNode.engine_is_running = lambda self: '-stuck' in sys.argv
 sys.exit(main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=leaving']))
 """
     for argument, taken_down in (('-stuck', False), ('-idle', True)):
         process = subprocess.Popen([sys.executable, '-c', code, argument], stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True)
-        said = ''
-        while 'active;' not in said:
+        output = ''
+        while 'activated;' not in output:
             line = process.stdout.readline()
-            assert line, said
-            said += line
+            assert line, output
+            output += line
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=40)[0]
-        assert process.returncode == 0 and ('taken down' in said) == taken_down, said
+        output += process.communicate(timeout=40)[0]
+        assert process.returncode == 0 and ('taken down' in output) == taken_down, output
 
 
 @pytest.mark.parametrize('first, second', [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
@@ -317,13 +319,13 @@ def test_a_second_signal_of_another_kind_ends_it_at_once(first, second):
     code = """
 import time
 from lgseg_ros.node import main
-from lgseg_ros.node.segment_node import SegmentNode
+from lgseg_ros.node.segmentation_node import SegmentationNode
 def start(self):
     print('busy', flush=True)
     end = time.monotonic() + 60
     while time.monotonic() < end:
         pass
-SegmentNode.start = start
+SegmentationNode.start = start
 main.main(['--ros-args', '-r', '__node:=busy'])
 """
     with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) as process:
@@ -339,11 +341,11 @@ def test_leaving_at_once_tells_what_went_wrong(tmp_path):
     """The exit code and the traceback are what a supervisor has to go by."""
     code = """
 from lgseg_ros.node import main
-from lgseg_ros.node.segment_node import SegmentNode
-SegmentNode.engine_runs = lambda self: True
+from lgseg_ros.node.segmentation_node import SegmentationNode
+SegmentationNode.engine_is_running = lambda self: True
 def fail(self):
     raise KeyError('unforeseen')
-SegmentNode.start = fail
+SegmentationNode.start = fail
 main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=failing'])
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)

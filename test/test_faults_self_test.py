@@ -8,10 +8,8 @@ import onnxruntime
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
-from faults_table import fault
-from ros_graph import NodeProcess, Peer, pixels_of, wait_until
-from self_test_faults import blobs, copy_weights, corrupt, openvino_fp32, segment, swap_outputs, turn_channels, untested
 
+from faults_table import fault
 from lgseg_ros.engines import cpu
 from lgseg_ros.engines.factory import create_engine
 from lgseg_ros.engines.frames import Frame
@@ -21,7 +19,9 @@ from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.self_test_data import SMALL
 from lgseg_ros.engines.torch import TorchEngine
 from lgseg_ros.engines.weights import WeightsError
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+from ros_graph import NodeProcess, Peer, pixels_of, wait_until
+from self_test_faults import blobs, copy_weights, corrupt, openvino_fp32, segment, swap_outputs, turn_channels, untested
 from test_factory import asking, choose
 
 WRONG = 'Engines whose masks are wrong (the golden self-test)'
@@ -152,7 +152,7 @@ def test_a_library_that_returns_zeros(weights, monkeypatch):
         OnnxRuntimeEngine(weights, 1, precision='fp32')
 
 
-def statuses(peer, key='engine_choice'):
+def statuses(peer, key='engine_selection'):
     """The node's own statuses, those of cameras left out."""
     return [status for message in peer.diagnostics for status in message.status
             if any(pair.key == key for pair in status.values)]

@@ -7,19 +7,19 @@ import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lgseg_ros.node.images import VIEWED, ImageError, frame_as_bgr, frame_from_image, image_message
+from lgseg_ros.node.image_conversions import VIEWED_ENCODINGS, ImageError, frame_as_bgr, frame_from_image, image_message
 
 
 def message(height=4, width=6, encoding='bgr8', step=None, size=None):
-    step = width * VIEWED.get(encoding, ('', 3))[1] if step is None else step
+    step = width * VIEWED_ENCODINGS.get(encoding, ('', 3))[1] if step is None else step
     data = array.array('B', [n % 251 for n in range(height * step if size is None else size)])
     return Image(height=height, width=width, encoding=encoding, step=step, data=data)
 
 
-@pytest.mark.parametrize('encoding', VIEWED)
+@pytest.mark.parametrize('encoding', VIEWED_ENCODINGS)
 def test_pixels_are_viewed_in_place(encoding):
     image = message(encoding=encoding)
-    order, channels = VIEWED[encoding]
+    order, channels = VIEWED_ENCODINGS[encoding]
     frame = frame_from_image(image)
     assert frame.order == order and frame.pixels.shape == ((4, 6, channels) if channels > 1 else (4, 6))
     image.data[0] = 99
@@ -38,8 +38,10 @@ def test_rows_may_be_padded():
     (message(step=17, size=400), 'step is 17'), (message(height=0), '6x0'), (message(width=0, size=9), '0x4'),
     (Image(height=40000, width=40000, encoding='bgr8', step=120000), '40000x40000'),
     (Image(height=2**32 - 1, width=2**32 - 1, encoding='mono8', step=2**32 - 1), '4294967295'),
-    (Image(height=16000, width=16000, encoding='rgb8', step=48000), '16000x16000'), (Image(height=8000, width=8000, encoding='rgb8', step=24000), 'data has 0 bytes'),
-    (message(encoding='bayer_rggb16x', size=99), "encoding 'bayer_rggb16x'"), (message(encoding='', size=72), "encoding ''"),
+    (Image(height=16000, width=16000, encoding='rgb8', step=48000), '16000x16000'),
+    (Image(height=8000, width=8000, encoding='rgb8', step=24000), 'data has 0 bytes'),
+    (message(encoding='bayer_rggb16x', size=99), "encoding 'bayer_rggb16x'"),
+    (message(encoding='', size=72), "encoding ''"),
     (message(encoding='x' * 100_000, size=72), 'cv_bridge'),
 ])
 def test_corrupt_messages_say_what_is_wrong(bad, reason):

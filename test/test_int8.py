@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from lgseg_ros.cli.main import main
-from lgseg_ros.cli.quantize import search
+from lgseg_ros.engines.calibration import find_sensitive
 from lgseg_ros.engines import cpu, onnxruntime, quantize
 from lgseg_ros.engines.frames import Frame
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 needs_dot = pytest.mark.skipif(not cpu.has_int8_dot(), reason='this CPU has no 8-bit dot products')
 
@@ -29,7 +29,7 @@ def quantized(weights, street, tmp_path_factory):
     for suffix in ('.safetensors', '.json', '.onnx'):
         shutil.copy(weights.path.with_suffix(suffix), folder / f'w{suffix}')
     assert main(['quantize', '--weights', str(folder / 'w.safetensors'), '--data', str(folder),
-                 '--goal', '95']) == 0
+                 '--min-agreement', '95']) == 0
     return load_weights(folder / 'w.safetensors')
 
 
@@ -123,15 +123,15 @@ class Recipe:
 
 def test_sensitive_convolutions_stay_in_fp32():
     recipe = Recipe(a=0.001, stem=0.02, b=0.001, deep=0.01, c=0.001, d=0.001, e=0.001, f=0.001)
-    _, agreement, kept = search(recipe, 0.99)
+    _, agreement, kept = find_sensitive(recipe, 0.99)
     assert kept == ['stem', 'deep'] and agreement == pytest.approx(0.994)
-    assert search(recipe, 0.9)[2] == []
+    assert find_sensitive(recipe, 0.9)[2] == []
     with pytest.raises(ValueError, match='nothing was written'):
-        search(recipe, 0.9999)
+        find_sensitive(recipe, 0.9999)
 
 
 @pytest.mark.parametrize('arguments, said', [
-    (['--pictures', '0'], '--pictures is 0'), (['--data', '{folder}'], 'has 0 pictures'),
+    (['--images', '0'], '--images is 0'), (['--data', '{folder}'], 'has 0 images'),
     (['--weights', 'nowhere'], 'neither a .safetensors file nor shipped')])
 def test_bad_requests_are_told(arguments, said, tmp_path, capsys):
     assert main(['quantize', *(a.format(folder=tmp_path) for a in arguments)]) == 1

@@ -11,7 +11,7 @@ from lgseg_ros.engines import cpu
 from lgseg_ros.engines.frames import Frame, network_size
 from lgseg_ros.engines.openvino import MOST_SIZES, OpenVinoEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 installed = pytest.mark.skipif(OpenVinoEngine.unavailable() is not None, reason='openvino is not installed')
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from self_test_faults import SUFFIXES, copy_weights, openvino_fp32, segment
 
 from lgseg_ros.engines import self_test as module
 from lgseg_ros.engines.factory import create_engine, run_self_tests
@@ -16,7 +15,8 @@ from lgseg_ros.engines.self_test import SelfTest, SelfTestError, compare, limits
 from lgseg_ros.engines.self_test_data import SMALL, read_golden, self_test_path
 from lgseg_ros.engines.torch import TorchEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+from self_test_faults import SUFFIXES, copy_weights, openvino_fp32, segment
 from test_factory import asking
 
 openvino = pytest.mark.skipif(OpenVinoEngine.unavailable() is not None, reason='openvino is not installed')
@@ -50,7 +50,7 @@ def test_the_shipped_self_test_can_fail(weights, golden):
     for size in (SMALL, network_size(480, 640), network_size(720, 1280)):
         masks = golden.expected(size)
         assert len(masks) == len(golden.vocabularies_at(size)) >= 2
-        for mask, vocabulary in zip(masks, golden.vocabularies):
+        for mask, vocabulary in zip(masks, golden.vocabularies, strict=False):
             ids, counts = np.unique(mask.ids, return_counts=True)
             assert mask.ids.shape == mask.confidence.shape == size and set(ids) <= set(vocabulary.ids)
             assert np.sum(counts >= LARGE_SHARE * mask.ids.size) >= 3

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 from test_engine_cache import SAMPLE
 
-from lgseg_ros.cli import build_engine
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines import tensorrt, tensorrt_build
+from lgseg_ros.engines import tensorrt, tensorrt_build, tensorrt_prebuild
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, SMALLEST, STEP, network_size
 from lgseg_ros.engines.gpu import EngineError, has_gpu_device
 from lgseg_ros.engines.tensorrt import TensorRTEngine, build_command, clamp
 from lgseg_ros.engines.tensorrt_build import WIDEST, Shapes, profile_shapes
-from lgseg_ros.vocabulary.classes import MAX_ROWS
+from lgseg_ros.vocabulary.classes import MAX_PHRASES
 
 NO_GPU = pytest.mark.skipif(TensorRTEngine.unavailable() is None, reason='TensorRT works here')
 
@@ -44,16 +43,16 @@ def test_an_engine_for_unusual_pictures_takes_them_too(weights):
 def test_rows_from_one_to_all(weights):
     profile = profile_shapes(DEFAULT_PIXELS, Shapes(), weights)
     dim = weights.bank.vectors.shape[1]
-    assert profile['rows'][0] == (1, dim) and profile['rows'][2] == (MAX_ROWS, dim)
-    assert profile['row_ids'][2] == (MAX_ROWS,)
+    assert profile['rows'][0] == (1, dim) and profile['rows'][2] == (MAX_PHRASES, dim)
+    assert profile['row_ids'][2] == (MAX_PHRASES,)
 
 
 @NO_GPU
 def test_refusals_name_what_is_missing(capsys):
     assert TensorRTEngine.unavailable()
     assert main(['build-engine']) == 1
-    said = capsys.readouterr().err
-    assert 'cannot build here: ' in said and TensorRTEngine.unavailable('fp16') in said
+    message = capsys.readouterr().err
+    assert 'cannot build here: ' in message and TensorRTEngine.unavailable('fp16') in message
 
 
 @pytest.mark.parametrize('arguments, said', [
@@ -89,25 +88,25 @@ def builds(monkeypatch, tmp_path):
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
     (tmp_path / 'network.onnx').write_bytes(b'network')
     monkeypatch.setattr(TensorRTEngine, 'unavailable', staticmethod(lambda precision='auto': None))
-    monkeypatch.setattr(build_engine, 'identify', lambda *_: SAMPLE)
+    monkeypatch.setattr(tensorrt_prebuild, 'identify', lambda *_: SAMPLE)
     monkeypatch.setattr(tensorrt_build, 'find_network', lambda *_: tmp_path / 'network.onnx')
     monkeypatch.setattr(tensorrt_build, 'build_engine', note)
     return profiles
 
 
 def test_the_size_that_a_warning_names_is_built(builds, capsys):
-    """An engine is there, of the same identity: only what is asked for in words is a reason to build it again."""
+    """An engine of the same identity is in the cache: only an option is a reason to build it again."""
     def build(*arguments):
         assert main(['build-engine', '--json', *arguments]) == 0
-        told = json.loads(capsys.readouterr().out.splitlines()[-1])
-        return len(builds), told['was_there'], told['shapes']['size'], told['shapes']['max_batch']
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return len(builds), result['existed'], result['shapes']['size'], result['shapes']['max_batch']
     assert build() == (1, False, [480, 640], 4)
     assert build() == build('--size', '640x480', '--max-batch', '4') == (1, True, [480, 640], 4)
     assert build('--size', '720x1280') == (2, False, [1280, 720], 4)
     assert clamp(network_size(1280, 720), builds[1]['frames'][2][1:3]) == network_size(1280, 720)
     assert build('--size', '720x1280') == build() == (2, True, [1280, 720], 4)
     assert build('--max-batch', '2') == (3, False, [1280, 720], 2)
-    assert build('--again') == (4, False, [1280, 720], 2)
+    assert build('--force') == (4, False, [1280, 720], 2)
 
 
 def test_a_folder_that_cannot_be_written_costs_no_engine(weights, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from lgseg_ros.engines.frames import Frame, to_network
 from lgseg_ros.engines.gpu import EngineError
 from lgseg_ros.engines.tensorrt_network import find_network, make_network, network_name
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
 @pytest.fixture(scope='module')

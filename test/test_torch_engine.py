@@ -9,8 +9,8 @@ from lgseg_ros.engines.frames import Frame, network_size, to_network
 from lgseg_ros.engines.plans import BUCKETS, Plans, bucket
 from lgseg_ros.engines.resize import linear_matrix, nearest_indices, shrinking_matrices
 from lgseg_ros.engines.torch import TorchEngine
-from lgseg_ros.vocabulary.classes import MAX_ROWS
-from lgseg_ros.vocabulary.state import VocabularyState
+from lgseg_ros.vocabulary.classes import MAX_PHRASES
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 SMALL = 160 * 120   # network pixels: tests of plumbing need no sharp masks
 
@@ -121,7 +121,7 @@ def test_resizing_is_opencvs(street, frame, network):
 
 def test_buckets_hold_every_vocabulary():
     assert [bucket(count) for count in (1, 8, 9, 64, 65)] == [8, 8, 16, 64, 128]
-    assert bucket(MAX_ROWS) == BUCKETS[-1]
+    assert bucket(MAX_PHRASES) == BUCKETS[-1]
 
 
 def test_plans_keep_the_last_used_and_close_the_rest():

@@ -23,11 +23,11 @@ from ..engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, c
 from ..engines.frames import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, Weights, load_weights
-from ..sim.street import StreetCamera
-from ..sizes import size
+from ..demo.street import StreetCamera
 from ..vocabulary.classes import parse_class
-from ..vocabulary.state import VocabularyState
-from .figures import add_json, write_json
+from ..vocabulary.vocabulary import VocabularyState
+from .json_output import add_json_option, write_json
+from .options import size
 
 FRAMES = 4   # different pictures, in turn
 
@@ -49,7 +49,7 @@ def add_arguments(parser):
                         help='pixels of the picture that the network sees (default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=30, metavar='N', help='that count (default: %(default)s)')
     parser.add_argument('--warm-up', type=int, default=5, metavar='N', help='that do not (default: %(default)s)')
-    add_json(parser)
+    add_json_option(parser)
 
 
 def run(arguments):

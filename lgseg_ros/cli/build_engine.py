@@ -1,7 +1,7 @@
-"""Build the TensorRT engine of weights for this machine's GPU, once; the node and all else then find it in the cache.
+"""Build the TensorRT engine of weights for this machine's GPU. The node then finds it in the cache.
 
-A build takes minutes.  It is of this GPU and this version of TensorRT; words, thresholds and cameras change nothing
-of it.  An engine that is there is built again when --size or --max-batch ask for another.
+A build takes minutes. The engine is for this GPU and this version of TensorRT; it does not depend on vocabulary,
+thresholds and cameras. An existing engine is built again if --size or --max-batch differ from its own.
 
 --network-only makes the file that TensorRT reads, for a robot without PyTorch: copy it there, beside the weights.
 
@@ -11,90 +11,78 @@ Examples:
   lgseg build-engine --network-only --out robot/
 """
 
+import argparse
 import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
-from ..engines.engine_cache import engine_folder, why_not
-from ..engines.frames import DEFAULT_PIXELS, check_numbers
-from ..engines.gpu import EngineError
-from ..engines.tensorrt import TensorRTEngine, identify
-from ..engines.tensorrt_build import MAX_BATCH, Shapes, built_shapes, load_tensorrt_engine
+from ..engines.engine_cache import engine_folder
+from ..engines.frames import DEFAULT_PIXELS
+from ..engines.tensorrt_build import MAX_BATCH
 from ..engines.tensorrt_network import make_network
-from ..engines.weights import DEFAULT_WEIGHTS, load_weights
-from ..sizes import size
+from ..engines.tensorrt_prebuild import check_numbers, prebuild_engine
+from ..engines.weights import load_weights
+from .options import add_weights_option, size
 
-MOST_PICTURES = 64   # at once: the working memory of all of them is taken
 
-
-def add_arguments(parser):
-    """The command line of `lgseg build-engine`."""
-    parser.add_argument('--weights', default=DEFAULT_WEIGHTS,
-                        help='shipped name or .safetensors (default: %(default)s)')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `lgseg build-engine`."""
+    add_weights_option(parser)
     parser.add_argument('--precision', choices=('fp16', 'fp32'), default='fp16', help='default: %(default)s')
     parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help="the node's parameter network_pixels (default: %(default)s)")
     parser.add_argument('--size', type=size, metavar='WxH',
-                        help="of the camera's pictures, which the engine is tuned to; others run too "
-                             '(default: that of the engine that is there, else 640x480)')
+                        help="size of the camera's images, which the engine is tuned for; others run too (default: "
+                             'that of the existing engine, else 640x480)')
     parser.add_argument('--max-batch', type=int, metavar='N',
-                        help='most pictures at once, for several cameras (default: that of the engine that is there, '
-                             f'else {MAX_BATCH})')
-    parser.add_argument('--again', action='store_true', help='build even if there is an engine already')
+                        help='most images at once, for several cameras (default: that of the existing engine, else '
+                             f'{MAX_BATCH})')
+    parser.add_argument('--force', action='store_true', help='build even if there is an engine already')
     parser.add_argument('--network-only', action='store_true',
                         help='only make the file that TensorRT reads; needs torch and onnx, and no GPU')
-    parser.add_argument('--out', metavar='DIR', help='folder for --network-only (default: the engine cache)')
+    parser.add_argument('--out', metavar='DIR', help='output folder of --network-only (default: the engine cache)')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
-def run(arguments):
-    """Build, and say where the result is."""
-    check(arguments)
+def run(arguments: argparse.Namespace) -> int:
+    """Build, and print where the result is. Returns 0."""
+    check_numbers(arguments.network_pixels, arguments.max_batch)
     weights = load_weights(arguments.weights)
     if arguments.network_only:
         path = make_network(weights, arguments.precision, arguments.out or engine_folder())
-        return _tell(arguments, {'network': str(path), 'mb': round(path.stat().st_size / 1e6, 1)})
-    reason = TensorRTEngine.unavailable(arguments.precision)
-    if reason:
-        raise EngineError(f'cannot build here: {reason}')
-    identity = identify(weights, arguments.network_pixels, arguments.precision)
-    path, built = engine_folder() / identity.file_name, built_shapes(identity)
-    shapes = asked_shapes(arguments, built)
-    again = arguments.again or shapes != built
-    present = not again and why_not(path, identity) is None
-    with Bar() as bar:
-        stored = load_tensorrt_engine(weights, identity, shapes, again, bar)
-    return _tell(arguments, {'engine': str(path), 'mb': round(len(stored.engine) / 1e6, 1),
-                             'was_there': present, **stored.notes, **stored.identity})
+        print_result(arguments, {'network': str(path), 'mb': round(path.stat().st_size / 1e6, 1)})
+        return 0
+    with ProgressBar() as progress:
+        engine = prebuild_engine(weights, arguments.precision, arguments.network_pixels, arguments.size,
+                                 arguments.max_batch, arguments.force, progress)
+    print_result(arguments, {'engine': str(engine.path), 'mb': round(engine.size_bytes / 1e6, 1),
+                             'existed': engine.existed, **engine.notes, **engine.identity})
+    return 0
 
 
-def check(arguments):
-    """Raise ValueError for a number that cannot be; names it."""
-    if arguments.max_batch is not None and not 1 <= arguments.max_batch <= MOST_PICTURES:
-        raise ValueError(f'--max-batch is {arguments.max_batch}; give 1 to {MOST_PICTURES}')
-    check_numbers(arguments.network_pixels)
-
-
-def asked_shapes(arguments, built):
-    """The `Shapes` asked for; those of `built` where nothing is asked."""
-    return Shapes(arguments.size[::-1] if arguments.size else built.size, arguments.max_batch or built.max_batch)
-
-
-class Bar:
+class ProgressBar:
     """One progress bar for TensorRT's nested phases: the outermost moves it, the innermost is named."""
 
-    def __init__(self):
-        self._bar, self._outermost = None, None
+    def __init__(self) -> None:
+        """The bar appears with the first phase."""
+        self._bar: Any = None
+        self._outermost = ''
 
-    def __enter__(self):
+    def __enter__(self) -> 'ProgressBar':
+        """Return itself."""
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, phase, done, steps):
-        """As TensorRT tells: `done` of `steps` of `phase`; from any of its threads."""
+    def __call__(self, phase: str, done: int, steps: int) -> None:
+        """Show that `done` of `steps` of a phase are finished; called from any of TensorRT's threads."""
         if self._bar is None:
             self._bar, self._outermost = tqdm(total=steps, unit='step', leave=False, disable=None), phase
         if phase == self._outermost:
@@ -103,10 +91,10 @@ class Bar:
         self._bar.set_description(phase[:40], refresh=False)
 
 
-def _tell(arguments, result):
+def print_result(arguments: argparse.Namespace, result: Mapping[str, object]) -> None:
+    """Print names and values as JSON or as a table."""
     if arguments.json:
         print(json.dumps(result))
-    else:
-        width = max(map(len, result))
-        print('\n'.join(f'{name:<{width}}  {value}' for name, value in result.items()))
-    return 0
+        return
+    width = max(map(len, result))
+    print('\n'.join(f'{name:<{width}}  {value}' for name, value in result.items()))

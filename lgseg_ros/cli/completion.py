@@ -1,56 +1,66 @@
-"""Tab completion of `lgseg` by argcomplete, which ros2 brings: options, presets, weights, and the words that they know.
+"""Tab completion of `lgseg` by argcomplete, which ros2 installs: options, presets, weights and class names.
 
-scripts/activate.sh and the workspace's set-up files switch it on for bash; elsewhere, for bash and zsh:
+scripts/activate.sh and the workspace's set-up files enable it for bash. To enable it elsewhere, for bash and zsh:
 eval "$(register-python-argcomplete lgseg)"
 """
 
 import argparse
 import importlib
 import os
+from collections.abc import Callable, Mapping
 
 import argcomplete
 
 from ..vocabulary.presets import load_presets
 
 
-def complete(commands):
-    """Answer a shell that asks what could come next, and end the process.  commands: {name: help} of `lgseg`."""
+def complete(commands: Mapping[str, str]) -> None:
+    """Answer a shell that asks for completions, and end the process.
+
+    Args:
+        commands: {name: help} of the subcommands of `lgseg`.
+    """
     parser = argparse.ArgumentParser(prog='lgseg')
     subparsers = parser.add_subparsers()
     typed = os.environ['COMP_LINE'].split()[1:2]
     for name, text in commands.items():
         command = subparsers.add_parser(name, help=text)
-        if typed == [name]:   # the others' modules are not worth their import
-            fill(command, name)
+        if typed == [name]:   # importing the modules of all commands would take seconds
+            add_completers(command, name)
     argcomplete.autocomplete(parser)
 
 
-def fill(command, name):
-    """Give the parser of a subcommand its arguments, and those the values that they can have."""
-    importlib.import_module('.' + name.replace('-', '_'), __package__).add_arguments(command)
-    for action in command._actions:
+def add_completers(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declare the arguments of a subcommand, with completers for their values."""
+    importlib.import_module('.' + name.replace('-', '_'), __package__).add_arguments(parser)
+    for action in parser._actions:
         if action.dest in COMPLETERS:
-            action.completer = COMPLETERS[action.dest]
+            action.completer = COMPLETERS[action.dest]   # type: ignore[attr-defined]
 
 
-def presets(prefix, **_):
-    """Names of presets."""
+def presets(prefix: str, **_: object) -> list[str]:
+    """Return the names of presets."""
     return list(load_presets())
 
 
-def weights(prefix, **_):
-    """Names of shipped weights, and files."""
+def weights(prefix: str, **_: object) -> list[str]:
+    """Return the names of shipped weights, and weights files."""
     from ..engines.weights import shipped_weights
     return [*shipped_weights(), *argcomplete.FilesCompleter(('safetensors',))(prefix)]
 
 
-def words(prefix, parsed_args, **_):
-    """'road,ca' -> 'road,car', ...: the last of the words, from those that the weights know and that hold no comma, which
-    separates words here."""
+def classes(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Complete the last class of a list with the phrases that the weights know: 'road,ca' to 'road,car'.
+
+    Phrases with a comma are left out, because a comma separates classes here.
+    """
     from ..engines.weights import DEFAULT_WEIGHTS, load_weights
     known = load_weights(getattr(parsed_args, 'weights', None) or DEFAULT_WEIGHTS).bank.names
     start = max(prefix.rfind(mark) for mark in ',=|') + 1
-    return [prefix[:start] + word for word in known if ',' not in word]
+    return [prefix[:start] + phrase for phrase in known if ',' not in phrase]
 
 
-COMPLETERS = {'preset': presets, 'weights': weights, 'init': weights, 'vocabulary': words, 'then': words, 'names': words}
+COMPLETERS: dict[str, Callable[..., list[str]]] = {
+    'preset': presets, 'weights': weights, 'init': weights,
+    'vocabulary': classes, 'second_vocabulary': classes, 'prompts': classes}
+"""Completers by the argument's `dest`."""

@@ -1,42 +1,45 @@
 """Check this machine for everything that keeps the node from working, or from working well.
 
-One line a check; the line below it says what to do. The exit code is 1 if a check failed, warnings aside.
+One line a check; the line below it says how to fix it. The exit code is 1 if a check failed; warnings do not count.
 
 Examples:
   lgseg doctor
-  lgseg doctor --topic /camera/image_raw                     (who publishes it, and does the QoS fit?)
+  lgseg doctor --topic /camera/image_raw                     (who publishes it, and is the QoS compatible?)
   lgseg doctor --json > report.json
 """
 
+import argparse
 import json
 import sys
 
-from ..doctor.examine import examine
+from ..doctor.check_result import CheckResult
+from ..doctor.checks import run_checks
 
 COLOURS = {'ok': '32', 'warn': '33', 'fail': '31', 'skip': '2'}
+"""SGR codes of terminals by status."""
 
 
-def add_arguments(parser):
-    """The command line of `lgseg doctor`."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `lgseg doctor`."""
     parser.add_argument('--topic', action='append', default=[], metavar='T',
-                        help='a topic to look at, e.g. that of the camera; may be given several times')
-    parser.add_argument('--json', action='store_true', help='print a list of {name, status, finding, cure}')
+                        help='a topic to check, e.g. that of the camera; may be given several times')
+    parser.add_argument('--json', action='store_true', help='print a list of {name, status, finding, hint}')
 
 
-def run(arguments):
-    """Print the findings as they come.  Returns 1 if a check failed, else 0."""
-    findings = []
-    for finding in examine(arguments.topic):
-        findings.append(finding)
+def run(arguments: argparse.Namespace) -> int:
+    """Print the results as they come. Returns 1 if a check failed, else 0."""
+    results: list[CheckResult] = []
+    for result in run_checks(arguments.topic):
+        results.append(result)
         if not arguments.json:
-            print(as_line(finding, sys.stdout.isatty()), flush=True)
+            print(format_result(result, sys.stdout.isatty()), flush=True)
     if arguments.json:
-        print(json.dumps([finding._asdict() for finding in findings], indent=2))
-    return int(any(finding.status == 'fail' for finding in findings))
+        print(json.dumps([result._asdict() for result in results], indent=2))
+    return int(any(result.status == 'fail' for result in results))
 
 
-def as_line(finding, colour=False):
-    """The finding in a line, and its cure in a second one where it has one."""
-    status = f'\033[{COLOURS[finding.status]}m{finding.status}\033[0m' if colour else finding.status
-    line = f'{status}{" " * (5 - len(finding.status))}{finding.name:<14} {finding.finding}'
-    return f'{line}\n{" " * 20}-> {finding.cure}' if finding.cure else line
+def format_result(result: CheckResult, colour: bool = False) -> str:
+    """Return a result as one line, with its hint in a second one; `colour` adds terminal codes."""
+    status = f'\033[{COLOURS[result.status]}m{result.status}\033[0m' if colour else result.status
+    line = f'{status}{" " * (5 - len(result.status))}{result.name:<14} {result.finding}'
+    return f'{line}\n{" " * 20}-> {result.hint}' if result.hint else line

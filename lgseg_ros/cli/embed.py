@@ -1,181 +1,130 @@
-"""Teach this machine words: embed phrases with the CLIP text encoder that the weights were trained with.
+"""Add phrases that the weights do not know: embed them with the CLIP text encoder that the weights were trained with.
 
-Phrases go into this user's cache, which the node reads; a running node knows them at once. With --out they go
-into a file instead, for a machine that has no CLIP. Every phrase may be written as in a vocabulary,
+The text embeddings go into this user's cache, which the node reads; a running node can use them at once. With --out
+they go into a file instead, for a machine without CLIP. A phrase may be written as a class of a vocabulary,
 "vehicle=forklift|tugger": its phrases are embedded.
 
-The text encoder needs open_clip (scripts/setup.sh --with train, or pip install open_clip_torch). Its weights
-come from the caches of open_clip, from the file that LGSEG_CLIP_WEIGHTS or --pretrained names, or from the network.
+The text encoder needs open_clip (scripts/setup.sh --with train, or pip install open_clip_torch). Its weights come
+from the caches of open_clip, from the file that LGSEG_CLIP_WEIGHTS or --pretrained names, or from the network.
 
 Examples:
   lgseg embed forklift "euro pallet"
-  lgseg embed --from words.txt --out words.npz        (on a machine with CLIP)
-  lgseg embed --import words.npz                      (on the robot)
+  lgseg embed --from phrases.txt --out phrases.npz    (on a machine with CLIP)
+  lgseg embed --import phrases.npz                    (on the robot)
   lgseg embed --list
 """
 
+import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from ..engines.weights import DEFAULT_WEIGHTS, load_weights
-from ..vocabulary.classes import VocabularyError, parse_class
-from ..vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
-from ..vocabulary.encoder import ENSEMBLE, add_model_config, checkpoint_of_user, file_tag, find_checkpoint, load_encoder, quick_twin
-from ..vocabulary.text_source import TextSource, load_matching_encoder
-from ..vocabulary.text_space import TextSpace, check_bank, check_template, space_of_weights
+from ..engines.weights import DEFAULT_WEIGHTS, Weights, load_weights
+from ..vocabulary.embed_phrases import (
+    CachedPhrases,
+    add_to_cache,
+    embed_phrases,
+    import_embeddings,
+    known_phrases,
+    load_any_encoder,
+    load_encoder_of_weights,
+    read_phrases,
+    read_templates,
+)
+from ..vocabulary.embedding_file import write_embeddings
+from ..vocabulary.encoder import ENSEMBLE
+from ..vocabulary.text_space import check_template
 
-MOST_PHRASES = 10_000   # what the cache holds
 
-
-def add_arguments(parser):
-    """The command line of `lgseg embed`."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `lgseg embed`."""
     parser.add_argument('phrases', nargs='*', metavar='PHRASE', help='"forklift", or "vehicle=forklift|tugger"')
-    parser.add_argument('--from', dest='source', metavar='FILE', help='more phrases, one a line; # starts a comment')
-    parser.add_argument('--out', metavar='BANK.npz', help='write this file and leave the cache alone')
-    parser.add_argument('--import', dest='bank', metavar='BANK.npz', help="put a file's phrases into this user's cache")
-    parser.add_argument('--list', action='store_true', help='what is known: the words of the weights and of the cache')
+    parser.add_argument('--from', dest='file', metavar='FILE', help='more phrases, one a line; # starts a comment')
+    parser.add_argument('--out', metavar='FILE.npz', help='write this file instead of the cache')
+    parser.add_argument('--import', dest='imported', metavar='FILE.npz', help="add a file's phrases to the cache")
+    parser.add_argument('--list', action='store_true', help='list the phrases of the weights and of the cache')
     parser.add_argument('--json', action='store_true', help='with --list: print JSON')
-    parser.add_argument('--weights', metavar='W', help=f'shipped name or .safetensors whose text encoder is meant '
+    parser.add_argument('--weights', metavar='W', help='shipped name or .safetensors file whose text encoder is used '
                                                        f'(default: {DEFAULT_WEIGHTS})')
-    parser.add_argument('--model', metavar='M', help="open_clip's name, or a JSON file of its format (default: of the "
-                                                     'weights). With --out, without --weights: a bank of any encoder')
+    parser.add_argument('--model', metavar='M', help="open_clip's name, or a JSON file of its format (default: that of "
+                                                     'the weights). With --out and without --weights: any encoder')
     parser.add_argument('--pretrained', metavar='P',
-                        help="open_clip's tag or a checkpoint file (default: of the weights)")
-    wording = parser.add_mutually_exclusive_group()
-    wording.add_argument('--template', metavar='T', help='the sentence, {} for the phrase (default: of the weights)')
-    wording.add_argument('--templates', metavar='FILE', help=f'average over several sentences, one a line; "ensemble": '
-                                                             f'{len(ENSEMBLE)} built-in ones')
+                        help="open_clip's tag or a checkpoint file (default: that of the weights)")
+    templates = parser.add_mutually_exclusive_group()
+    templates.add_argument('--template', metavar='T', help='sentence with {} for the phrase (default: that of the '
+                                                           'weights)')
+    templates.add_argument('--templates', metavar='FILE', help='average over several templates, one a line; '
+                                                               f'"ensemble": {len(ENSEMBLE)} built-in ones')
 
 
-def run(arguments):
-    """Do what was asked for and say what came of it."""
-    asked = [arguments.list, bool(arguments.bank), bool(arguments.phrases or arguments.source)]
-    if sum(asked) != 1:
-        raise ValueError('give phrases (or --from FILE), or --import BANK.npz, or --list; --help shows examples')
+def run(arguments: argparse.Namespace) -> int:
+    """Embed, import or list phrases. Returns 0, or 1 if the cache cannot be written."""
+    modes = [arguments.list, bool(arguments.imported), bool(arguments.phrases or arguments.file)]
+    if sum(modes) != 1:
+        raise ValueError('give phrases (or --from FILE), or --import FILE.npz, or --list; --help shows examples')
     if arguments.list:
-        return list_words(arguments)
-    if arguments.bank:
-        return import_bank(arguments)
+        return list_phrases(load_weights(arguments.weights or DEFAULT_WEIGHTS), arguments.json)
+    if arguments.imported:
+        weights = load_weights(arguments.weights or DEFAULT_WEIGHTS)
+        return report(import_embeddings(weights, arguments.imported, warn), weights)
     return embed(arguments)
 
 
-# --- phrases to vectors
-
-
-def embed(arguments):
-    """Embed the phrases into --out or the cache."""
-    phrases = read_phrases(arguments.phrases, arguments.source)
-    encoder, space, weights = open_encoder(arguments)
-    templates = read_templates(arguments, space)
-    vectors = encoder.embed(phrases, templates)
-    label = templates[0] if len(templates) == 1 else f'{len(templates)} templates'
-    if not arguments.out:
-        return store(weights, phrases, vectors, [label] * len(phrases))
-    if len(templates) == 1:
-        space = replace(space, template=templates[0])   # what weights that are trained with the file will be known by
-    write_embeddings(arguments.out, Embeddings(phrases, vectors, [label] * len(phrases), space))
+def embed(arguments: argparse.Namespace) -> int:
+    """Embed phrases into a file or the cache. Returns the exit code."""
+    phrases = read_phrases(arguments.phrases, arguments.file)
+    templates = [check_template(arguments.template)] if arguments.template else []
+    if arguments.templates:
+        templates = read_templates(arguments.templates)
+    weights = None
+    if arguments.model and arguments.out and not arguments.weights:
+        if arguments.templates:
+            raise ValueError('text embeddings to train with have one template, which the weights will use later; '
+                             'give --template instead of --templates')
+        encoder, space = load_any_encoder(arguments.model, arguments.pretrained, warn)
+    else:
+        weights = load_weights(arguments.weights or DEFAULT_WEIGHTS)
+        encoder, space = load_encoder_of_weights(weights, arguments.model, arguments.pretrained)
+    embeddings = embed_phrases(encoder, space, phrases, templates)
+    if weights is not None and not arguments.out:
+        return report(add_to_cache(weights, embeddings, warn), weights)
+    write_embeddings(arguments.out, embeddings)
     print(f'{len(phrases)} phrases of {space} in {arguments.out}; on the other machine: '
           f'lgseg embed --import {Path(arguments.out).name}')
     return 0
 
 
-def open_encoder(arguments):
-    """The encoder, its TextSpace, and the weights that it was tried with (None for a bank of any encoder)."""
-    model, pretrained = arguments.model, arguments.pretrained
-    if model and model.endswith('.json'):
-        model = add_model_config(model)
-    file = pretrained if pretrained and Path(pretrained).is_file() else None
-    if model and arguments.out and not arguments.weights:
-        return *open_any_encoder(arguments, model, file), None
-    weights = load_weights(arguments.weights or DEFAULT_WEIGHTS)
-    space = space_of_weights(weights)
-    wanted = TextSpace(model or space.model, space.pretrained if file or not pretrained else pretrained)
-    if not wanted.same_vectors(space):   # said before anything large is downloaded
-        raise VocabularyError(f'the weights were trained with the text encoder {space}, and {wanted} makes other '
-                              'vectors; leave out --model and --pretrained')
-    found = find_checkpoint(space.model, space.pretrained, file or checkpoint_of_user(), download=True)
-    return load_matching_encoder(weights, space, *found), space, weights
-
-
-def open_any_encoder(arguments, model, file):
-    """An encoder that no weights are compared with, for a bank to train with, and its TextSpace."""
-    if not arguments.pretrained or arguments.templates:
-        raise ValueError(f'a bank of {model} to train with needs --pretrained, a tag of open_clip or a checkpoint file, '
-                         'and one --template at most, which the weights will then be known by')
-    checkpoint, quick_gelu = find_checkpoint(model, arguments.pretrained, file, download=True)
-    if file and (other := quick_twin(model)):
-        print(f'lgseg embed: {file} is taken for weights of {model}, with the usual GELU; if they were trained with the quick '
-              f'one, as those of OpenAI, DFN and MetaCLIP were, give --model {other}', file=sys.stderr)
-    return load_encoder(model, checkpoint, quick_gelu), TextSpace(model, file_tag(file) if file else arguments.pretrained)
-
-
-def read_phrases(texts, source):
-    """Phrases as banks store them, each once.  Raises VocabularyError, or OSError for a file that cannot be read."""
-    lines = Path(source).read_text().splitlines() if source else []
-    lines = [line.split('#')[0].strip() for line in lines]
-    specs = map(parse_class, [*texts, *filter(None, lines)])
-    phrases = list(dict.fromkeys(phrase for spec in specs for phrase in spec.phrases))
-    if not 0 < len(phrases) <= MOST_PHRASES:
-        raise VocabularyError(f'{len(phrases)} phrases; give 1 to {MOST_PHRASES}')
-    return phrases
-
-
-def read_templates(arguments, space):
-    """The sentences asked for, or the weights' own."""
-    if arguments.template:
-        return [check_template(arguments.template)]
-    if not arguments.templates:
-        return [space.template]
-    if arguments.templates == 'ensemble':
-        return list(ENSEMBLE)
-    lines = [line.strip() for line in Path(arguments.templates).read_text().splitlines()]
-    templates = [check_template(line) for line in lines if line and not line.startswith('#')]
-    if not templates:
-        raise ValueError(f'{arguments.templates} holds no template')
-    return templates
-
-
-# --- into the cache
-
-
-def import_bank(arguments):
-    """Put a bank's phrases into the cache, if its vectors are of the weights' text space."""
-    weights = load_weights(arguments.weights or DEFAULT_WEIGHTS)
-    bank = read_embeddings(arguments.bank)
-    check_bank(weights, bank, arguments.bank)
-    return store(weights, bank.names, bank.vectors, bank.templates)
-
-
-def store(weights, names, vectors, templates):
-    """Add to the cache and tell what the weights know anyway."""
-    cache = TextSource(weights, warn=lambda text: print(f'lgseg embed: {text}', file=sys.stderr)).cache
-    if not cache.add(names, vectors, templates):
+def report(added: CachedPhrases | None, weights: Weights) -> int:
+    """Print what was added to the cache. Returns the exit code."""
+    if added is None:
         return 1
-    own = [name for name in names if name in weights.bank]
-    print(f'{len(names)} phrases in {cache.path}')
-    if own:
-        print(f'{len(own)} of them ({", ".join(own[:3])}{", ..." if len(own) > 3 else ""}) are among the words of '
-              f'{weights.path.stem}, whose own rows are used')
+    print(f'{len(added.phrases)} phrases in {added.path}')
+    if added.in_weights:
+        shown = ', '.join(added.in_weights[:3]) + (', ...' if len(added.in_weights) > 3 else '')
+        print(f'{len(added.in_weights)} of them ({shown}) are also in {weights.path.stem}, whose text embeddings are '
+              'used')
     return 0
 
 
-def list_words(arguments):
-    """Print where every known word comes from."""
-    weights = load_weights(arguments.weights or DEFAULT_WEIGHTS)
-    source = TextSource(weights)
-    cached = source.cache.templates if source.cache else {}
-    reason = source.encoder_state()
-    if arguments.json:
+def list_phrases(weights: Weights, as_json: bool) -> int:
+    """Print the phrases that can be used here, and where each comes from. Returns 0."""
+    known = known_phrases(weights)
+    reason = known.encoder_unavailable
+    if as_json:
         print(json.dumps({
-            'weights': weights.path.stem, 'words': sorted(weights.bank.names),
-            'text_encoder': {**(source.space.as_dict() if source.space else {}),
+            'weights': weights.path.stem, 'phrases': list(known.in_weights),
+            'text_encoder': {**(known.space.as_dict() if known.space else {}),
                              'available': not reason, 'reason': reason},
-            'cache': {'path': str(source.cache.path) if source.cache else None, 'words': cached}}))
+            'cache': {'path': str(known.cache_path) if known.cache_path else None, 'phrases': known.cached}}))
         return 0
-    print(f'{len(weights.bank)} words of {weights.path.stem}: {", ".join(sorted(weights.bank.names))}')
-    if source.cache:
-        print(f'{len(cached)} words in the cache {source.cache.path}: {", ".join(sorted(cached)) or "none"}')
-    print(f'other phrases: {"refused, since " + reason if reason else f"embedded here by {source.space}"}')
+    print(f'{len(known.in_weights)} phrases of {weights.path.stem}: {", ".join(known.in_weights)}')
+    if known.cache_path:
+        print(f'{len(known.cached)} phrases in the cache {known.cache_path}: '
+              f'{", ".join(sorted(known.cached)) or "none"}')
+    print(f'other phrases: {f"refused, because {reason}" if reason else f"embedded here by {known.space}"}')
     return 0
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    print(f'lgseg embed: {message}', file=sys.stderr)

@@ -1,29 +1,46 @@
-"""Measure weights, or a training run, on a labelled split: IoU per class, mIoU, pixel accuracy, frequency-weighted
-IoU, boundary F1 and expected calibration error.  Single scale, no flip, masks at the labels' size.
+"""Measure weights, or a training run, on a labelled split.
 
-The words are the data set's own.  --names calls classes by other words, and --distractors adds names that are in no
-picture: a model that has learnt words loses little by either.
+Prints IoU per class, mIoU, pixel accuracy, frequency-weighted IoU, boundary F1 and expected calibration error: single
+scale, no flip, masks at the labels' size.
+
+The prompts are the data set's own.  --prompts names classes by other phrases, and --num-negatives adds phrases of
+nothing in the data: a network that has learned what phrases mean loses little by either.
 
 Examples:
   lgseg eval --data ../shared/data/camvid --split val
-  lgseg eval --data DIR --split val --names "car=large family car,pedestrian=person" --distractors 100
+  lgseg eval --data DIR --split val --prompts "car=large family car,pedestrian=person" --num-negatives 100
   lgseg eval --run runs/street --data DIR --split val --json street.json
 """
 
+from __future__ import annotations
+
+import argparse
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from .figures import add_json, write_json
+from .json_output import add_json_option, write_json
+
+if TYPE_CHECKING:
+    from ..engines.factory import Choice
+    from ..engines.weights import Weights
+    from ..model.network import BaseNetwork
+    from ..training.evaluation import Predictor
+    from ..training.prompts import PromptBatch
+    from ..vocabulary.text_embeddings import TextBank
+
+    Prepare = Callable[[PromptBatch], Predictor]
 
 EXACT = 'exact'
 TORCH = {'engine': EXACT, 'precision': 'fp32'}
 ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weighted IoU', 'frequency_weighted_iou'),
         ('boundary F1', 'boundary_f1'), ('expected calibration error', 'expected_calibration_error'),
-        ('pixels given to other names', 'other_pixels'))
+        ('unassigned pixels', 'unassigned_pixels'))
 
 
-def add_arguments(parser):
-    """The command line of `lgseg eval`."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of `lgseg eval`."""
     from ..engines.factory import ENGINE_NAMES, PRECISIONS
     from ..engines.frames import DEFAULT_PIXELS
     from ..engines.weights import DEFAULT_WEIGHTS
@@ -34,110 +51,114 @@ def add_arguments(parser):
     parser.add_argument('--data', required=True, metavar='DIR',
                         help='data set: dataset.yaml, SPLIT/images, SPLIT/labels')
     parser.add_argument('--split', default='val', help='default: %(default)s')
-    parser.add_argument('--names', default='', metavar='LIST', help='other words, "class=phrase|phrase,class=phrase"')
-    parser.add_argument('--distractors', type=int, default=0, metavar='N', help='add N names of things not in the data')
-    parser.add_argument('--seed', type=int, default=0, help='that draws the distractors (default: %(default)s)')
+    parser.add_argument('--prompts', default='', metavar='LIST',
+                        help='other phrases for classes, "class=phrase|phrase,class=phrase"')
+    parser.add_argument('--num-negatives', type=int, default=0, metavar='N',
+                        help='add N phrases of nothing in the data')
+    parser.add_argument('--seed', type=int, default=0, help='that draws the negatives (default: %(default)s)')
     parser.add_argument('--engine', choices=(*ENGINE_NAMES, EXACT), default='auto',
-                        help='what runs the network; auto: as the node chooses; exact: by torch, every class '
-                             "interpolated to the network's picture, and always with --run (default: %(default)s)")
+                        help='inference engine; auto: as the node selects it; exact: torch, with every class '
+                             "interpolated to the network's image, and always with --run (default: %(default)s)")
     parser.add_argument('--precision', choices=PRECISIONS, default='auto',
-                        help='numbers the engine computes with (default: %(default)s)')
-    parser.add_argument('--network-pixels', type=int, metavar='N',
-                        help=f"pixels of the picture that the network sees (default: the run's, or {DEFAULT_PIXELS})")
-    parser.add_argument('--bank', metavar='NPZ', help="text bank of --run (default: the run's)")
+                        help='precision of its computation (default: %(default)s)')
+    parser.add_argument('--max-inference-pixels', type=int, metavar='N',
+                        help=f"pixels of the image that the network sees (default: the run's, or {DEFAULT_PIXELS})")
+    parser.add_argument('--bank', metavar='NPZ', help="text embeddings of --run (default: the run's)")
     parser.add_argument('--device', default='auto', help='of --engine exact: auto, cpu, cuda (default: %(default)s)')
-    add_json(parser)
+    add_json_option(parser)
 
 
-def run(arguments):
+def run(arguments: Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
-    from ..engines.frames import check_numbers
+    from ..engines.frames import SMALLEST
     from ..training.dataset import load_dataset
-    from ..training.evaluate import evaluate
-    from ..training.words import WordSampler, evaluation_wording
+    from ..training.evaluation import evaluate
+    from ..training.prompts import evaluation_prompts
     from ..vocabulary.classes import parse_classes
-    if arguments.network_pixels is not None:
-        check_numbers(arguments.network_pixels)
-    renames = parse_classes(arguments.names.split(',')) if arguments.names.strip() else ()
+    pixels = arguments.max_inference_pixels
+    if pixels is not None and pixels < SMALLEST ** 2:
+        raise ValueError(f'max_inference_pixels is {pixels}; give at least {SMALLEST ** 2}')
+    renamed = parse_classes(arguments.prompts.split(',')) if arguments.prompts.strip() else ()
     bank, prepare, facts = _network(arguments)
     dataset = load_dataset(arguments.data, arguments.split)
-    wording = evaluation_wording(WordSampler(dataset.specs, bank), renames, arguments.distractors, arguments.seed)
-    predict = prepare(wording)
+    prompts = evaluation_prompts(dataset.specs, bank, renamed, arguments.num_negatives, arguments.seed)
+    predict = prepare(prompts)
     start = time.perf_counter()
-    figures = evaluate(predict, dataset)
+    metrics = evaluate(predict, dataset)
     seconds = time.perf_counter() - start
-    result = {**facts, 'data': dataset.name, 'split': arguments.split, 'pictures': len(dataset),
-              'names': {spec.name: list(spec.phrases) for spec in renames},
-              'distractors': arguments.distractors, 'seed': arguments.seed, **figures}
-    print_table(figures)
-    print(f'{len(dataset)} pictures of {dataset.name} {arguments.split} in {seconds:.0f} s, '
+    result = {**facts, 'data': dataset.name, 'split': arguments.split, 'images': len(dataset),
+              'prompts': {spec.name: list(spec.phrases) for spec in renamed},
+              'num_negatives': arguments.num_negatives, 'seed': arguments.seed, **metrics}
+    print_table(metrics)
+    print(f'{len(dataset)} images of {dataset.name} {arguments.split} in {seconds:.0f} s, '
           f'{facts["engine"]} in {facts["precision"]}')
     write_json(arguments.json, result)
     return 0
 
 
-def print_table(figures):
-    """Percentages, a class or a figure a line."""
-    width = max(len(name) for name in (*figures['iou'], *(title for title, _ in ROWS)))
-    for name, value in figures['iou'].items():
+def print_table(metrics: dict[str, Any]) -> None:
+    """Print percentages, a class or a metric per line."""
+    width = max(len(name) for name in (*metrics['iou'], *(title for title, _ in ROWS)))
+    for name, value in metrics['iou'].items():
         print(f'{name:<{width}}  {"-" if value is None else format(value, ".2f"):>6}')
     for title, key in ROWS:
-        print(f'{title:<{width}}  {figures[key]:>6.2f}')
+        print(f'{title:<{width}}  {metrics[key]:>6.2f}')
 
 
-def _network(arguments):
-    """The bank of words, a function from a wording to a predictor, and facts for the JSON."""
+def _network(arguments: Namespace) -> tuple[TextBank, Prepare, dict[str, Any]]:
+    """The text embeddings, a function from prompts to a predictor, and facts for the JSON."""
     if arguments.run:
         return _torch_run(arguments)
     from ..engines.frames import DEFAULT_PIXELS
     from ..engines.weights import load_weights
-    weights, pixels = load_weights(arguments.weights), arguments.network_pixels or DEFAULT_PIXELS
-    facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'network_pixels': pixels}
+    weights, pixels = load_weights(arguments.weights), arguments.max_inference_pixels or DEFAULT_PIXELS
+    facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'max_inference_pixels': pixels}
     if arguments.engine == EXACT:
-        from ..model.weights_file import load_segmenter
-        return weights.bank, _torch(load_segmenter(weights), arguments.device, pixels), {**facts, **TORCH}
-    from ..training.evaluate import engine_predictor
+        from ..model.weights_file import load_network
+        return weights.bank, _torch(load_network(weights), arguments.device, pixels), {**facts, **TORCH}
+    from ..training.evaluation import engine_predictor
     engine = _engine(arguments, weights, pixels)
     facts.update(engine=engine.NAME, precision=engine.precision)
-    return weights.bank, lambda wording: engine_predictor(engine, wording), facts
+    return weights.bank, lambda prompts: engine_predictor(engine, prompts), facts
 
 
-def _engine(arguments, weights, pixels):
-    """What was asked for and nothing else, whose figures would be taken for its own.  Raises ValueError."""
+def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
+    """The engine that was asked for and no other, whose metrics would be taken for its own.  Raises ValueError."""
     from ..engines.cpu import has_int8_dot
     from ..engines.factory import create_engine
     from ..engines.onnxruntime import OnnxRuntimeEngine
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
-        # Too slow for a robot here, but as accurate as where the CPU has them.
+        # Too slow for a robot here, but as accurate as where the CPU has the instructions.
         return OnnxRuntimeEngine(weights, 0, pixels, 'int8')
 
-    def refuse_another(choice):
+    def refuse_fallback(choice: Choice) -> None:
         if choice.fell_back:
-            raise ValueError(f'{choice}; only what was asked for is measured')
+            raise ValueError(f'{choice}; only the engine and precision that were asked for are measured')
     settings = Namespace(engine=arguments.engine, precision=arguments.precision, threads=0, network_pixels=pixels)
-    return create_engine(settings, weights, refuse_another)
+    return create_engine(settings, weights, refuse_fallback)
 
 
-def _torch_run(arguments):
+def _torch_run(arguments: Namespace) -> tuple[TextBank, Prepare, dict[str, Any]]:
     import torch
 
     from ..engines.frames import ALL_PIXELS
-    from ..training.runs import load_run, read_bank
-    from ..vocabulary.bank import TextBank
+    from ..training.run_directory import load_run, read_bank
+    from ..vocabulary.text_embeddings import TextBank
     trained = load_run(arguments.run)
-    pixels = arguments.network_pixels or trained.config.get('network_pixels', 0)
+    pixels = arguments.max_inference_pixels or trained.config.get('max_inference_pixels', 0)
     bank = read_bank(trained, arguments.bank)
     with torch.no_grad():
         rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
-    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'network_pixels': pixels, **TORCH}
+    facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'max_inference_pixels': pixels, **TORCH}
     return TextBank(bank.names, rows), _torch(trained.model, arguments.device, pixels or ALL_PIXELS), facts
 
 
-def _torch(model, device, pixels):
+def _torch(model: BaseNetwork, device: str, pixels: int) -> Prepare:
     import torch
 
-    from ..training.parallel import own_device
-    from ..training.predict import torch_predictor
-    device = own_device(device)
-    model = model.to(device, memory_format=torch.channels_last)
-    return lambda wording: torch_predictor(model, torch.from_numpy(wording.vectors).to(device), wording.row_class, pixels)
+    from ..training.distributed import select_device
+    from ..training.evaluation import torch_predictor
+    own_device = select_device(device)
+    model = model.to(own_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return lambda prompts: torch_predictor(model, torch.from_numpy(prompts.vectors).to(own_device), prompts.row_class,
+                                           pixels)

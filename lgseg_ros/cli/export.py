@@ -19,7 +19,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..engines.weights import Weights
-    from ..model.segmenter import Segmenter
+    from ..model.network import SegmentationNetwork
 
 TEXT_ENCODER = 'ViT-B-16 (OpenAI)'
 TEMPLATE = 'a photo of a X'
@@ -29,7 +29,8 @@ def add_arguments(parser):
     """The command line of `lgseg export`."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--run', metavar='DIR', help='folder that "lgseg train" wrote')
-    source.add_argument('--weights', metavar='W', help='shipped name or .safetensors: make only its ONNX file and self-test again')
+    source.add_argument('--weights', metavar='W',
+                        help='shipped name or .safetensors: make only its ONNX file and self-test again')
     parser.add_argument('--self-test-only', action='store_true',
                         help='with --weights: make only the self-test of the engines, and leave the ONNX file')
     parser.add_argument('--name', help="of the weights (default: the run folder's)")
@@ -71,12 +72,12 @@ def make_onnx(path):
 
     Raises ValueError, and leaves no file, when the exported graph does not do what the network does.
     """
-    from ..engines.export import export_onnx
     from ..engines.self_test import SelfTestError
     from ..engines.weights import load_weights
-    from ..model.weights_file import load_segmenter
+    from ..model.onnx_export import export_onnx
+    from ..model.weights_file import load_network
     weights = load_weights(path)
-    model = load_segmenter(weights)
+    model = load_network(weights)
     make_self_test(weights, model)
     export_onnx(model, weights.onnx_path, metadata={'weights_sha256': weights.sha256})
     try:
@@ -91,16 +92,16 @@ def make_onnx(path):
     return same, exact
 
 
-def make_self_test(weights: 'Weights', model: 'Segmenter | None' = None) -> Path:
+def make_self_test(weights: 'Weights', model: 'SegmentationNetwork | None' = None) -> Path:
     """Write the self-test file of `weights`; returns its path.
 
     Args:
         weights: from `load_weights`.
         model: their torch network, where it is loaded already.
     """
-    from ..engines.self_test_export import write_self_test
-    from ..model.weights_file import load_segmenter
-    return write_self_test(model or load_segmenter(weights), weights)
+    from ..model.self_test_export import write_self_test
+    from ..model.weights_file import load_network
+    return write_self_test(model or load_network(weights), weights)
 
 
 def compare(model, weights):
@@ -111,27 +112,27 @@ def compare(model, weights):
     """
     import torch
 
-    from ..engines.export import Deployed
+    from ..demo.street import StreetCamera
     from ..engines.onnxruntime import OnnxRuntimeEngine
-    from ..sim.street import StreetCamera
-    from ..training.evaluate import engine_predictor
-    from ..training.predict import torch_predictor
-    from ..training.words import Wording
+    from ..model.onnx_export import ExportWrapper
+    from ..training.evaluation import engine_predictor, torch_predictor
+    from ..training.prompts import PromptBatch
     picture = np.ascontiguousarray(StreetCamera(480, 360).render(0)[0][..., ::-1])
-    wording = Wording(weights.bank.vectors[:20], np.arange(len(weights.bank.vectors[:20])))
-    rows, row_ids = torch.from_numpy(wording.vectors), torch.from_numpy(wording.row_class)
-    ids = engine_predictor(OnnxRuntimeEngine(weights, precision='fp32'), wording)(picture)[0]
+    prompts = PromptBatch(weights.bank.vectors[:20], np.arange(len(weights.bank.vectors[:20])))
+    rows, row_ids = torch.from_numpy(prompts.vectors), torch.from_numpy(prompts.row_class)
+    ids = engine_predictor(OnnxRuntimeEngine(weights, precision='fp32'), prompts)(picture)[0]
     with torch.no_grad():
-        same = Deployed(model.eval())(torch.from_numpy(picture[None]), rows, row_ids, torch.tensor(0.0))[0][0].numpy()
-    exact = torch_predictor(model, rows, wording.row_class)(picture)[0]
+        wrapper = ExportWrapper(model.eval())
+        same = wrapper(torch.from_numpy(picture[None]), rows, row_ids, torch.tensor(0.0))[0][0].numpy()
+    exact = torch_predictor(model, rows, prompts.row_class)(picture)[0]
     return float(np.mean(ids == same)), float(np.mean(ids == exact))
 
 
 def _weights_of_run(arguments):
     """Write the .safetensors and the card; returns the path of the former."""
     from ..model.weights_file import save_weights
-    from ..training.runs import load_run, read_bank
-    from ..vocabulary.bank import TextBank
+    from ..training.run_directory import load_run, read_bank
+    from ..vocabulary.text_embeddings import TextBank
     trained = load_run(arguments.run)
     head = trained.config.get('head', 'ours')
     if head != 'ours':
@@ -151,7 +152,7 @@ def model_card(name, trained, space, arguments):
     trained: Run; space: the bank's TextSpace, or None where its file does not tell.
     """
     from ..training.dataset import read_description
-    from ..training.runs import versions
+    from ..training.run_directory import versions
     described = [read_description(folder) for folder in arguments.data or trained.origin.get('data', ())]
     licences = dict.fromkeys(d.licence or 'not stated in dataset.yaml' for d in described)
     config = trained.config

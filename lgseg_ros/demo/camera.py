@@ -15,9 +15,9 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from ..node.images import image_message
-from ..sim.sources import open_source
-from ..sizes import size
+from ..node.image_conversions import image_message
+from ..media.images import parse_size
+from ..media.sources import open_source
 
 
 def play(node, source, topic, limit=None, going=rclpy.ok):
@@ -46,7 +46,7 @@ def main():
     parser.add_argument('--source', default='demo', help='see "lgseg demo --help"')
     parser.add_argument('--topic', default='/camera/image_raw')
     parser.add_argument('--frames', type=int, help='stop after this many')
-    parser.add_argument('--size', type=size, default=(None, None), metavar='WxH', help='to scale to')
+    parser.add_argument('--size', type=parse_size, default=(None, None), metavar='WxH', help='to scale to')
     parser.add_argument('--fps', type=float, help="instead of the source's own")
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ from vision_msgs.msg import LabelInfo
 
 from lgseg_ros.srv import SetVocabulary
 
-from ..film import open_film
+from ..media.video_writer import open_video_writer
 from ..node.updater import TOPIC as DIAGNOSTICS_TOPIC
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -61,7 +61,7 @@ class Recorder:
         image = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
         if self._video is None:
             size = message.width, message.height
-            self._video = open_film(self.out / 'overlay.mp4', self.fps, size)
+            self._video = open_video_writer(self.out / 'overlay.mp4', self.fps, size)
             self._size = size
         if (message.width, message.height) == self._size:   # a video holds one size only
             self._video.write(image)

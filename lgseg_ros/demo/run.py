@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from ..python_process import python_module
-from ..transport import profile_variables
+from ..utils.subprocesses import python_module
+from ..launch_support.dds_profile import dds_profile_variables
 from ..vocabulary.classes import split_classes
 
 FIRST = {'preset': 'camvid', 'classes': []}
@@ -46,7 +46,7 @@ def environment(own_camera=True):
     env = dict(os.environ)
     if own_camera:
         keep_to_this_host(env)
-    return {**env, **profile_variables(env)}
+    return {**env, **dds_profile_variables(env)}
 
 
 def start(module, *arguments, env, **options):
@@ -67,7 +67,7 @@ def stop(process, timeout=5):
 
 def run_demo(arguments):
     """Run with parsed arguments (see cli.demo).  Returns the summary.  Raises DemoError, SourceError."""
-    from ..sim.sources import open_source
+    from ..media.sources import open_source
     if arguments.frames is not None and arguments.frames < 1:
         raise DemoError(f'--frames is {arguments.frames}; give at least 1')
     own_camera = not is_topic(arguments.source)
@@ -191,7 +191,7 @@ def _spin(executor, recorder, arguments, camera, seconds, grace):
     spin(READY_S, lambda: recorder.mask_times or ended())
     spin(seconds / 2)
     if recorder.mask_times:
-        recorder.change_vocabulary(split_classes(arguments.then))
+        recorder.change_vocabulary(split_classes(arguments.second_vocabulary))
     spin(seconds / 2 + grace)
     spin(1.5, lambda: False)   # the last masks, and the node's last counters
     _progress(recorder, seconds, end='\n')

@@ -1,1 +1,1 @@
-"""What `lgseg doctor` checks: one small function a check, each giving a Verdict."""
+"""Checks of `lgseg doctor`: one small function a check, each returning a `CheckResult`."""

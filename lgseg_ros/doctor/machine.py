@@ -1,4 +1,4 @@
-"""Python, processor cores and GPU."""
+"""Checks of Python, processor cores, GPU and TensorRT."""
 
 import os
 import platform
@@ -7,16 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .child import is_missing, last_line, run_python
-from .verdict import fail, ok, skip, warn
+from ..utils.subprocesses import is_missing, last_line, run_code
+from .check_result import CheckResult, fail, ok, skip, warn
 
 OLDEST, NEWEST = (3, 10), (3, 12)     # Humble's and Kilted's
 OLDEST_TENSORRT = (10, 3)             # JetPack 6.2
 CUDA_PYTHON = 'from lgseg_ros.engines.cuda import load_runtime; load_runtime()'
 
 
-def python():
-    """The version of this Python, and which one it is."""
+def python() -> CheckResult:
+    """Check the version of this Python."""
     found = f'{platform.python_version()} at {sys.executable}'
     if sys.version_info[:2] < OLDEST:
         return fail(found, 'use Python 3.10, 3.11 or 3.12: the one of your ROS distribution')
@@ -25,9 +25,17 @@ def python():
     return ok(found)
 
 
-def cpu_quota(root='/sys/fs/cgroup', membership='/proc/self/cgroup'):
-    """Cores' worth of time that the container or slice may use (cgroup 1 or 2), None where there is no limit."""
-    quotas = []
+def cpu_quota(root: str | Path = '/sys/fs/cgroup', membership: str | Path = '/proc/self/cgroup') -> float | None:
+    """Read the CPU quota of the container or slice from cgroup version 1 or 2.
+
+    Args:
+        root: where the cgroup file systems are mounted.
+        membership: file with the cgroups of this process.
+
+    Returns:
+        The quota in cores, e.g. 1.5; None where there is no limit.
+    """
+    quotas: list[float] = []
     for line in Path(membership).read_text().splitlines() if Path(membership).exists() else ():
         _, controllers, inside = line.split(':', 2)
         if controllers and 'cpu' not in controllers.split(','):
@@ -40,7 +48,7 @@ def cpu_quota(root='/sys/fs/cgroup', membership='/proc/self/cgroup'):
     return min(quotas, default=None)
 
 
-def _quota_of(folder):
+def _quota_of(folder: Path) -> list[float]:
     try:
         if (folder / 'cpu.max').exists():
             quota, period = (folder / 'cpu.max').read_text().split()
@@ -51,19 +59,19 @@ def _quota_of(folder):
     return [] if quota in ('max', '-1') else [int(quota) / int(period)]
 
 
-def cores():
-    """Whether as many cores may be used as are seen: the engine starts a thread for each."""
+def cores() -> CheckResult:
+    """Check whether a CPU quota allows less than the visible cores: the engine starts a thread for each core."""
     seen, quota = len(os.sched_getaffinity(0)), cpu_quota()
     found = f'{seen} usable of {os.cpu_count()}'
     if quota is not None and quota < seen:
         threads = max(int(quota), 1)
-        return warn(f'{found}, but a quota of {quota:.1f} cores: more threads than that are stopped in mid-frame',
+        return warn(f'{found}, but a quota of {quota:.1f} cores: more threads than that are throttled',
                     f'set the parameter threads:={threads}, or raise the quota of the container (docker --cpus)')
     return ok(found)
 
 
-def gpu():
-    """An NVIDIA GPU or a Jetson, by the driver's own tools."""
+def gpu() -> CheckResult:
+    """Check for an NVIDIA GPU or a Jetson with the tools of the driver."""
     jetson = Path('/etc/nv_tegra_release')
     if jetson.exists():
         return ok(f'Jetson, {jetson.read_text().splitlines()[0].lstrip("# ")[:60]}')
@@ -77,24 +85,24 @@ def gpu():
     return ok('; '.join(answer.stdout.strip().splitlines()))
 
 
-def has_gpu():
-    """Whether an NVIDIA GPU is there to be used."""
+def has_gpu() -> bool:
+    """Return whether an NVIDIA GPU is usable."""
     return gpu().status == 'ok'
 
 
-def tensorrt():
-    """TensorRT's Python module and its version."""
-    outcome = run_python('-c', 'import tensorrt; print(tensorrt.__version__)')
-    if is_missing(outcome, 'tensorrt'):
+def tensorrt() -> CheckResult:
+    """Check TensorRT's Python module and its version."""
+    result = run_code('import tensorrt; print(tensorrt.__version__)')
+    if is_missing(result, 'tensorrt'):
         return skip('not installed; the engine runs on ONNX Runtime',
-                    'for the fastest engine, pip install tensorrt cuda-python (Jetson: JetPack brings the former)'
+                    'for the fastest engine, pip install tensorrt cuda-python (Jetson: JetPack includes tensorrt)'
                     if has_gpu() else '')
-    if not outcome.worked:
-        return fail(f'cannot be imported: {outcome.reason}', 'reinstall it for this CUDA and this Python')
-    if not run_python('-c', CUDA_PYTHON).worked:
-        return warn(f'version {outcome.answer}, but cuda-python is not installed: the engine cannot use it',
+    if not result.succeeded:
+        return fail(f'cannot be imported: {result.reason}', 'reinstall it for this CUDA and this Python')
+    if not run_code(CUDA_PYTHON).succeeded:
+        return warn(f'version {result.answer}, but cuda-python is not installed: the engine cannot use it',
                     'pip install cuda-python of the version of your CUDA (JetPack 6: "cuda-python<13")')
-    if tuple(map(int, outcome.answer.split('.')[:2])) < OLDEST_TENSORRT:
-        return warn(f'version {outcome.answer}',
+    if tuple(map(int, result.answer.split('.')[:2])) < OLDEST_TENSORRT:
+        return warn(f'version {result.answer}',
                     'versions before 10.3 are not tested: update JetPack, or pip install -U tensorrt')
-    return ok(f'version {outcome.answer}')
+    return ok(f'version {result.answer}')

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .cpu import cpu_info
@@ -69,7 +69,5 @@ def exclusive(folder: Path) -> Iterator[None]:
 def remove_files(folder: Path) -> None:
     """Remove the compiled graphs in a cache folder; what cannot be removed stays."""
     for path in folder.glob('*'):
-        try:
+        with suppress(OSError):
             path.unlink()
-        except OSError:
-            pass

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ..vocabulary.cache import cache_folder
-from ..whole_file import whole_file
+from ..utils.paths import cache_folder
+from ..utils.atomic_write import atomic_write
 
 LOG = logging.getLogger(__name__)
 LONGEST_HEADER = 65_536   # bytes; of a longer first line it is clear that it is not ours
@@ -84,7 +84,7 @@ def read_engine(path):
 def write_engine(path, identity, notes, engine):
     """Write an engine file, whole or not at all.  Raises OSError."""
     header = {'identity': identity._asdict(), 'notes': notes, 'sha256': hashlib.sha256(engine).hexdigest()}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(json.dumps(header).encode() + b'\n' + engine)
 
 

@@ -18,7 +18,7 @@ from itertools import product
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from ..vocabulary.state import VocabularyState
+from ..vocabulary.vocabulary import VocabularyState
 from .frames import DEFAULT_PIXELS
 from .gpu import has_gpu_device
 from .self_test import SelfTest, SelfTestError

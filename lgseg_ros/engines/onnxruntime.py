@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import numpy.typing as npt
 
-from ..vocabulary.state import Vocabulary
+from ..vocabulary.vocabulary import Vocabulary
 from .cpu import has_int8_dot, usable_cores
 from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
 from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..vocabulary.cache import cache_folder
-from ..vocabulary.state import Vocabulary
+from ..utils.paths import cache_folder
+from ..vocabulary.vocabulary import Vocabulary
 from .cache_key import cache_key, cpu_parts, exclusive, remove_files
 from .cpu import has_half, has_int8_dot, usable_cores
 from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output

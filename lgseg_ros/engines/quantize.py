@@ -18,9 +18,9 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from ..vocabulary.classes import MAX_ROWS, parse_class
-from ..vocabulary.state import Vocabulary, VocabularyState
-from ..whole_file import whole_file
+from ..vocabulary.classes import MAX_PHRASES, parse_class
+from ..vocabulary.vocabulary import Vocabulary, VocabularyState
+from ..utils.atomic_write import atomic_write
 from .cpu import usable_cores
 from .frames import network_size, to_network
 from .onnxruntime import OnnxRuntimeEngine, session_options
@@ -89,7 +89,7 @@ class Quantizer:
         graph = onnx.load(path)
         facts = {**facts, 'weights_sha256': self.weights.sha256, 'precision': 'int8'}
         onnx.helper.set_model_props(graph, {key: str(value) for key, value in facts.items()})
-        with whole_file(target) as partial:
+        with atomic_write(target) as partial:
             onnx.save(graph, partial)
 
     @cached_property
@@ -132,7 +132,7 @@ def trained_words(weights):
     the bank."""
     texts = weights.classes or weights.bank.names[:11]
     rows = accumulate(len(parse_class(text).phrases) for text in texts)
-    return VocabularyState(weights.bank).replace([text for text, count in zip(texts, rows) if count <= MAX_ROWS])
+    return VocabularyState(weights.bank).replace([text for text, count in zip(texts, rows) if count <= MAX_PHRASES])
 
 
 @contextmanager

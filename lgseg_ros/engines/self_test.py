@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -14,13 +15,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..vocabulary.cache import cache_folder
-from ..vocabulary.state import Vocabulary
+from ..utils.paths import cache_folder
+from ..vocabulary.vocabulary import Vocabulary
 from .cache_key import cache_key
 from .frames import Frame, Mask, to_network, to_output
 from .gpu import EngineError
 from .self_test_data import (
-    GoldenData, Size, fix, mask_tensors, read_golden, read_masks, read_tensors, self_test_path, write_tensors)
+    GoldenData,
+    Size,
+    fix,
+    mask_tensors,
+    read_golden,
+    read_masks,
+    read_tensors,
+    self_test_path,
+    write_tensors,
+)
 from .weights import Weights, WeightsError
 
 LOG = logging.getLogger(__name__)
@@ -123,9 +133,10 @@ class SelfTest:
         """As `check`, for a graph that resizes within: from frames of `frame_size` to masks of `output_size`.
 
         Args:
-            frame_size, output_size: (height, width) in pixels.
+            frame_size: (height, width) of the frames in pixels.
             grey: whether its frames have no colours.
             size: (height, width) of the network within.
+            output_size: (height, width) of the masks.
             run: called with an RGB image uint8 [*frame_size, 3], gives a `Mask` of `output_size`.
             max_rows: as in `check`.
         """
@@ -133,7 +144,7 @@ class SelfTest:
             return False
         image = self._golden.image_at(frame_size)
         if grey:
-            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            image = np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, axis=2)
         plain = frame_size == size and not grey
         expected = self._expected(size) if plain else self._compute(size, to_network(Frame(image, 'rgb'), size))
         masks = tuple(to_output(*mask, output_size) for mask in expected)
@@ -142,7 +153,7 @@ class SelfTest:
     def _judge(self, size: Size, expected: tuple[Mask, ...], image: npt.NDArray[np.uint8], run: Run,
                max_rows: int | None) -> bool:
         assert self._golden is not None
-        pairs = [(mask, vocabulary) for mask, vocabulary in zip(expected, self._golden.vocabularies)
+        pairs = [(mask, vocabulary) for mask, vocabulary in zip(expected, self._golden.vocabularies, strict=False)
                  if max_rows is None or len(vocabulary.rows) <= max_rows]
         if not pairs:
             return False
@@ -205,8 +216,11 @@ def expected_of_onnxruntime(weights: Weights, golden: GoldenData, size: Size, im
     ONNX Runtime passes the stored self-test first.  The masks are kept in the user's cache.
 
     Args:
+        weights: from `load_weights`.
+        golden: their golden data.
         size: (height, width) of the network.
         image: uint8 [*size, 3], RGB.
+        threads: of ONNX Runtime, 0 for all cores.
 
     Raises:
         WeightsError, SelfTestError, ImportError: ONNX Runtime cannot run the weights.
@@ -222,10 +236,8 @@ def expected_of_onnxruntime(weights: Weights, golden: GoldenData, size: Size, im
     from .onnxruntime import OnnxRuntimeEngine
     engine = OnnxRuntimeEngine(weights, threads, precision='fp32')
     masks = tuple(engine.infer(image[None], vocabulary)[0] for vocabulary in golden.vocabularies_at(size))
-    try:
+    with suppress(OSError):   # a cache that cannot be written costs time and nothing else
         write_tensors(path, mask_tensors(size, list(masks)), {'weights_sha256': weights.sha256})
-    except OSError:   # a cache that cannot be written costs time and nothing else
-        pass
     return masks
 
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..vocabulary.state import Vocabulary
-from ..whole_file import whole_file
+from ..utils.atomic_write import atomic_write
+from ..vocabulary.vocabulary import Vocabulary
 from .frames import Mask
 from .weights import Weights, WeightsError
 
@@ -63,7 +63,7 @@ class GoldenData:
         """The image, uint8 [*size, 3], RGB; resized with integer arithmetic, so the same on every machine."""
         if self.image.shape[:2] == size:
             return self.image
-        return cv2.resize(self.image, size[::-1], interpolation=cv2.INTER_LINEAR_EXACT)
+        return np.asarray(cv2.resize(self.image, size[::-1], interpolation=cv2.INTER_LINEAR_EXACT), np.uint8)
 
 
 def self_test_path(weights: Weights) -> Path:
@@ -91,10 +91,11 @@ def read_golden(weights: Weights) -> 'GoldenData | None':
     return GoldenData(path, metadata['digest'], image, vocabularies, tensors)
 
 
-def make_vocabulary(text_embeddings: npt.NDArray[np.float32], class_ids: npt.NDArray[np.int64]) -> Vocabulary:
+def make_vocabulary(text_embeddings: npt.ArrayLike, class_ids: npt.ArrayLike) -> Vocabulary:
     """A `Vocabulary` of text embeddings [K, D] and class ids [K], without names and with threshold 0."""
-    ids = tuple(dict.fromkeys(int(i) for i in class_ids))
-    return Vocabulary(version=0, specs=(), ids=ids, rows=text_embeddings, row_ids=class_ids, threshold=0.0, preset='')
+    row_ids = np.asarray(class_ids, np.int64)
+    return Vocabulary(version=0, specs=(), ids=tuple(dict.fromkeys(row_ids.tolist())),
+                      rows=np.asarray(text_embeddings, np.float32), row_ids=row_ids, threshold=0.0, preset='')
 
 
 def mask_tensors(size: Size, masks: 'list[Mask]') -> Tensors:
@@ -114,7 +115,7 @@ def read_masks(tensors: Mapping[str, npt.NDArray[np.generic]], size: Size, path:
 def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Write a self-test file, whole or not at all, with the digest of all tensors.  Raises OSError."""
     from safetensors.numpy import save_file
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, {'format': FORMAT, **metadata, 'digest': digest_of(tensors)})
         partial.chmod(0o644)   # safetensors writes 0600, which another user's node cannot read
 
@@ -129,7 +130,7 @@ def read_tensors(path: Path, weights: Weights) -> tuple[Tensors, dict[str, str]]
     try:
         with safe_open(path, framework='numpy') as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}   # noqa: SIM118 (not iterable)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path, weights, str(error).partition('\n')[0]) from error
     if metadata.get('format') != FORMAT:
@@ -159,14 +160,15 @@ def fix(weights: Weights) -> str:
 def encode(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A uint8 image, [H, W] or [H, W, 3] in RGB, as a PNG file in a uint8 tensor."""
     bgr = image[..., ::-1] if image.ndim == 3 else image
-    return cv2.imencode('.png', np.ascontiguousarray(bgr), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].ravel()
+    return np.asarray(cv2.imencode('.png', np.ascontiguousarray(bgr), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].ravel(),
+                      np.uint8)
 
 
 def _decode(data: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.uint8]:
     image = cv2.imdecode(np.ascontiguousarray(data), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ValueError(f'an image in {path}')
-    return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image
+    return np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image, np.uint8)
 
 
 def _damaged(path: Path, weights: Weights, reason: str) -> WeightsError:

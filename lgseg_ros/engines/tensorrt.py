@@ -1,6 +1,6 @@
 """The TensorRT engine: from the network's bytes to mask bytes in one engine, which is built once for each kind of GPU.
 
-Needs NVIDIA's tensorrt (10.3 or newer) and cuda-python; see docs/gpu.md.
+Needs NVIDIA's tensorrt (10.3 or newer) and cuda-python; see docs/how-to/gpu.md.
 """
 
 import importlib.util
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..paths import find_share
-from ..vocabulary.state import Vocabulary
+from ..utils.paths import find_share
+from ..vocabulary.vocabulary import Vocabulary
 from .engine_cache import Identity, engine_folder, why_not
 from .frames import DEFAULT_PIXELS, SMALLEST, Frame, Mask, network_size, to_network, to_output
 from .gpu import EngineError, has_gpu_device
@@ -66,7 +66,7 @@ class TensorRTEngine:
     def unavailable(precision='auto'):
         """Why this engine cannot work here at `precision`, or None."""
         if importlib.util.find_spec('tensorrt') is None:
-            return 'tensorrt is not installed (docs/gpu.md)'
+            return 'tensorrt is not installed (docs/how-to/gpu.md)'
         if importlib.util.find_spec('cuda') is None:
             return 'cuda-python is not installed (pip install cuda-python)'
         if not has_gpu_device():

@@ -4,7 +4,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from ..vocabulary.classes import MAX_ROWS
+from ..vocabulary.classes import MAX_PHRASES
 from .engine_cache import DamagedEngine, engine_folder, load_or_build, read_header
 from .frames import SMALLEST, STEP, network_size
 from .gpu import EngineError
@@ -73,7 +73,7 @@ def profile_shapes(pixels, shapes, weights):
     height, width = network_size(*shapes.size, pixels)
     largest = max(steps(pixels ** 0.5), height), max(steps((WIDEST * pixels) ** 0.5), width)
     dim = len(weights.projection[1])
-    rows = tuple((count, dim) for count in (1, USUAL_ROWS, MAX_ROWS))
+    rows = tuple((count, dim) for count in (1, USUAL_ROWS, MAX_PHRASES))
     return {'frames': ((1, SMALLEST, SMALLEST, 3), (1, height, width, 3), (shapes.max_batch, *largest, 3)),
             'rows': rows, 'row_ids': tuple((count,) for count, _ in rows)}
 
@@ -111,9 +111,9 @@ def build_engine(network, profile, timing_path, progress=None):
 
 def _keep_timings(timings, path):
     """Measured kernels make the next build of a similar network several times faster; to lose them is no fault."""
-    from ..whole_file import whole_file
+    from ..utils.atomic_write import atomic_write
     try:
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(bytes(timings.serialize()))
     except OSError:
         pass

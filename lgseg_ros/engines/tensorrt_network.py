@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..whole_file import whole_file
+from ..utils.atomic_write import atomic_write
 from .gpu import EngineError
 
 # Of the file; counted up when what is written below, or what the network computes of the same weights, changes.
@@ -39,15 +39,15 @@ def make_network(weights, precision, folder):
     try:
         import onnx
 
-        from ..model.weights_file import load_segmenter
-        from .export import export_onnx
+        from ..model.onnx_export import export_onnx
+        from ..model.weights_file import load_network
     except ImportError as error:
         raise EngineError(f'{network_name(weights, precision)} is not here, and cannot be made here ({error}); make '
                           'it where training works: lgseg build-engine --network-only, and copy it beside the '
                           'weights') from error
     path = Path(folder) / network_name(weights, precision)
-    with whole_file(path) as partial:
-        export_onnx(load_segmenter(weights), partial, every_cell=True)
+    with atomic_write(path) as partial:
+        export_onnx(load_network(weights), partial, every_cell=True)
         model = bytes_at_the_border(onnx.load(partial))
         onnx.save(half_precision(model) if precision == 'fp16' else model, partial)
     return path

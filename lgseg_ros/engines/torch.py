@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..vocabulary.state import Vocabulary
+from ..vocabulary.vocabulary import Vocabulary
 from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network
 from .gpu import EngineError
 from .plans import Plans, bucket
@@ -63,7 +63,7 @@ class TorchEngine:
         """
         import torch
 
-        from ..model.weights_file import load_segmenter
+        from ..model.weights_file import load_network
         self.device = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
         self.precision = ('fp16' if self.device == 'cuda' else 'fp32') if precision == 'auto' else precision
         if self.precision == 'fp16' and self.device == 'cpu':
@@ -73,7 +73,7 @@ class TorchEngine:
         self.pixels, self.path = pixels, weights.path
         self.batch = BATCH if self.device == 'cuda' else 1   # most frames in one run that this gains by
         dtype = torch.float16 if self.precision == 'fp16' else torch.float32
-        self._model = load_segmenter(weights).to(self.device, dtype, memory_format=torch.channels_last)
+        self._model = load_network(weights).to(self.device, dtype, memory_format=torch.channels_last)
         self.self_test = SelfTest(weights, self.NAME, self.precision, threads)
         self.self_test.check(SMALL, self._infer)
         self._captured = graph and self.device != 'cpu'
@@ -222,7 +222,7 @@ class Plan:
 
     def _forward(self):
         """From the frame buffer to ids and confidence, uint8 [2, B, height, width]; only shapes that are fixed."""
-        from ..model.labels import label_image
+        from ..model.postprocessing import logits_to_mask
         torch, shape = self._torch, self._shape
         images = self._frames.permute(0, 3, 1, 2).index_select(1, self._channels).to(self._dtype)
         if self._shrink:
@@ -231,7 +231,7 @@ class Plan:
         images = (images / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         # Half floats resolve logits to 1/64 at best: what follows decides ties, so it is fp32.
         found = self._model(images, self._rows, self._real.expand(shape.batch, -1))
-        ids, confidence = label_image(found.logits.float(), self._row_ids, self._threshold, found.scores,
+        ids, confidence = logits_to_mask(found.logits.float(), self._row_ids, self._threshold, found.upsample_logits,
                                       every_cell=True)
         if self._enlarge:
             (y, x), (rows, columns) = self._nearest, self._enlarge

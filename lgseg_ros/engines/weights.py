@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..paths import find_share
-from ..vocabulary.bank import TextBank
+from ..utils.paths import find_share
+from ..vocabulary.text_embeddings import TextBank
 from ..vocabulary.classes import ClassSpec, parse_class
 
 DEFAULT_WEIGHTS = 'lgseg_lite0'

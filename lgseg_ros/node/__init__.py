@@ -1,0 +1,1 @@
+"""The ROS node: images in, masks out."""

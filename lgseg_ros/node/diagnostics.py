@@ -1,103 +1,164 @@
-"""What the node says of itself on /diagnostics (diagnostic_msgs/DiagnosticArray, REP 107)."""
+"""The node's statuses on /diagnostics (diagnostic_msgs/DiagnosticArray, REP 107)."""
 
-import re
-import resource
 import time
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from ..engines.self_test import SelfTest
-from .updater import create_updater, fill
+from .memory import peak_memory_mb
+from .output_publisher import OutputPublisher
+from .updater import create_updater, fill_status
 
-STUCK_S = 5.0   # an engine that works on one frame for longer hangs
-GAPS = 3        # a camera that is silent for so many of its usual gaps has stopped
-LONGEST_S = 60.0   # however long it was away before
+if TYPE_CHECKING:
+    from .segmentation_node import SegmentationNode
+
+INFERENCE_TIMEOUT_S = 5.0   # an engine that works on one frame for longer hangs
+SILENT_GAPS = 3             # a camera that is silent for so many of its usual gaps has stopped
+LONGEST_PATIENCE_S = 60.0   # however long it was away before
 
 
-class Seen(NamedTuple):
-    """A camera's counts when the last pictures came.
+class Counts(NamedTuple):
+    """Frames of one camera: received, segmented and failed."""
 
-    rates: of pictures in, masks out and failures, per second, over the time before; patience: seconds for which no
-    further picture means nothing.
+    received: int = 0
+    segmented: int = 0
+    failed: int = 0
+
+
+class Rates(NamedTuple):
+    """The same per second."""
+
+    received: float = 0.0
+    segmented: float = 0.0
+    failed: float = 0.0
+
+
+NO_COUNTS, NO_RATES = Counts(), Rates()
+
+
+class StatusSummary(NamedTuple):
+    """What a DiagnosticStatus is filled with."""
+
+    level: bytes
+    message: str
+    values: dict[str, object]
+
+
+@dataclass(frozen=True)
+class CameraStats:
+    """A camera's counts when its last images arrived.
+
+    Attributes:
+        time: that moment, s, monotonic.
+        counts: at that moment.
+        rates: over the time before.
+        patience: seconds for which no further image means nothing.
     """
 
     time: float
-    counts: tuple = (0, 0, 0)
-    rates: tuple = (0.0, 0.0, 0.0)
+    counts: Counts = NO_COUNTS
+    rates: Rates = NO_RATES
     patience: float = 0.0
 
 
+def update_rates(stats: CameraStats, counts: Counts, now: float) -> tuple[CameraStats, Rates]:
+    """Compute a camera's rates: those since the tick before or, of a slow camera, between its last images.
+
+    Args:
+        stats: the camera's stats so far.
+        counts: its counts now.
+        now: the time of this tick, s, monotonic.
+
+    Returns:
+        The stats from now on, and the rates.
+    """
+    seconds = max(now - stats.time, 1e-3)
+    new = Counts(*(a - b for a, b in zip(counts, stats.counts, strict=True)))
+    if new.received:
+        rates = Rates(*(count / seconds for count in new))
+        patience = min(SILENT_GAPS * seconds / new.received, LONGEST_PATIENCE_S)
+        return CameraStats(now, counts, rates, patience), rates
+    if seconds > stats.patience:
+        return stats, NO_RATES
+    # The last image may have failed since.
+    return stats, stats.rates._replace(failed=max(stats.rates.failed, new.failed / seconds))
+
+
 class Diagnostics:
-    """One status for the node, and one for each camera that is watched."""
+    """One status for the node, and one for each of its cameras."""
 
-    def __init__(self, node):
-        """node: SegmentNode; its state, engine and vocabulary are read at each tick."""
+    def __init__(self, node: 'SegmentationNode') -> None:
+        """Begin to publish.
+
+        Args:
+            node: its state, engine and vocabulary are read at each tick.
+        """
         self._node = node
-        self._seen = {}        # camera -> Seen
+        self._stats: dict[OutputPublisher, CameraStats] = {}
         self._updater = create_updater(node, 'lgseg')
-        self._updater.add('segmentation', lambda status: fill(status, *self._node_status()))
+        self._updater.add('segmentation', lambda status: fill_status(status, *self._node_status()))
 
-    def watch(self, camera):
-        """Say how this camera does from now on."""
-        self._seen[camera] = Seen(time.monotonic())
-        self._updater.add(_title(camera), lambda status: fill(status, *self._camera_status(camera)))
+    def add_camera(self, camera: OutputPublisher) -> None:
+        """Publish a status of this camera from now on."""
+        self._stats[camera] = CameraStats(time.monotonic())
+        self._updater.add(_status_name(camera), lambda status: fill_status(status, *self._camera_status(camera)))
 
-    def forget(self, camera):
-        """Say nothing of it any more."""
-        self._updater.removeByName(_title(camera))
-        self._seen.pop(camera, None)
+    def remove_camera(self, camera: OutputPublisher) -> None:
+        """Publish no status of this camera any more."""
+        self._updater.removeByName(_status_name(camera))
+        self._stats.pop(camera, None)
 
-    def _node_status(self):
-        """(level, message, values) of the node."""
-        node = self._node
+    def _node_status(self) -> StatusSummary:
+        node, values = self._node, dict[str, object]()
         engine = node.engine_summary()
-        values = {'engine': engine or 'not loaded'}
-        if engine:
-            vocabulary = node.words.vocabulary.current
-            values.update(engine_choice=str(node.engine_choice), vocabulary_version=vocabulary.version,
+        values['engine'] = engine or 'not loaded'
+        vocabulary, selection = node.vocabulary.current, node.engine_selection
+        if engine and vocabulary:
+            values.update(engine_selection=str(selection), vocabulary_version=vocabulary.version,
                           classes=len(vocabulary.names), vocabulary=', '.join(vocabulary.texts)[:300],
                           **self_test_values(node.engine_self_test()))
         values['peak_memory_mb'] = peak_memory_mb()
         values['bond'] = node.bond_state()
         values['last_error'] = node.last_error or 'none'
         busy = node.busy_seconds()
-        if busy > STUCK_S:
-            return DiagnosticStatus.ERROR, f'the engine has not finished its frame for {busy:.0f} s', values
+        if busy > INFERENCE_TIMEOUT_S:
+            return StatusSummary(DiagnosticStatus.ERROR,
+                                 f'inference timeout: the engine has worked on one frame for {busy:.0f} s', values)
         if failure := node.engine_failure():
-            return DiagnosticStatus.ERROR, failure, values
-        if engine and node.engine_choice.self_test_failures:
-            return DiagnosticStatus.ERROR, f'{node.state_label()}; self-test failed: {node.engine_choice}', values
-        if engine and node.engine_choice.fell_back:
-            return DiagnosticStatus.WARN, f'{node.state_label()}; {node.engine_choice}', values
-        return DiagnosticStatus.OK if engine else DiagnosticStatus.WARN, node.state_label(), values
+            return StatusSummary(DiagnosticStatus.ERROR, failure, values)
+        if engine and selection and selection.self_test_failures:
+            return StatusSummary(DiagnosticStatus.ERROR, f'{node.state_label()}; self-test failed: {selection}', values)
+        if engine and selection and selection.fell_back:
+            return StatusSummary(DiagnosticStatus.WARN, f'{node.state_label()}; {selection}', values)
+        return StatusSummary(DiagnosticStatus.OK if engine else DiagnosticStatus.WARN, node.state_label(), values)
 
-    def _camera_status(self, camera):
-        """(level, message, values) of one camera."""
-        counts = camera.received, camera.segmented, camera.failed
-        self._seen[camera], rates = look_again(self._seen[camera], counts, time.monotonic())
-        rate_in, rate_out, rate_failed = rates
-        level, text = DiagnosticStatus.OK, f'{rate_in:.1f} Hz in, {rate_out:.1f} Hz out'
-        if rate_failed:
-            level, text = DiagnosticStatus.ERROR, f'{rate_failed:.1f} frames a second fail: {camera.last_error}'
-        elif not rate_in and (inputs := self._node.inputs_of(camera)):
-            level, text = ((DiagnosticStatus.WARN, f'no pictures on {inputs.topic}') if inputs.subscribed
-                           else (DiagnosticStatus.OK, f'nobody listens, so {inputs.topic} is left alone'))
-        elif camera.info_problem and camera.is_watched():
-            level, text = DiagnosticStatus.WARN, f'{text}; {camera.info_problem}'
-        elif rate_in and not camera.is_watched():
-            text = f'{rate_in:.1f} Hz in; nobody listens, so nothing is segmented'
-        values = {'received': camera.received, 'segmented': camera.segmented, 'dropped': camera.dropped,
-                  'failed': camera.failed, 'rate_in_hz': f'{rate_in:.2f}', 'rate_out_hz': f'{rate_out:.2f}',
-                  'frame_ms': f'{camera.frame_ms:.1f}', 'engine_ms': f'{camera.engine_ms:.1f}',
-                  'latency_ms': f'{camera.latency_ms:.1f}', 'watched': camera.is_watched(),
-                  'camera_info': f'{camera.info.width}x{camera.info.height}' if camera.info else 'none'}
-        return level, text, values
+    def _camera_status(self, camera: OutputPublisher) -> StatusSummary:
+        counters, has_subscribers = camera.counters, camera.has_subscribers()
+        counts = Counts(counters.received, counters.segmented, counters.failed)
+        self._stats[camera], rates = update_rates(self._stats[camera], counts, time.monotonic())
+        level, text = DiagnosticStatus.OK, f'{rates.received:.1f} Hz in, {rates.segmented:.1f} Hz out'
+        if rates.failed:
+            level, text = DiagnosticStatus.ERROR, f'{rates.failed:.1f} frames per second fail: {counters.last_error}'
+        elif not rates.received and (subscriber := self._node.image_subscriber_of(camera)):
+            level, text = ((DiagnosticStatus.WARN, f'no images on {subscriber.topic}') if subscriber.subscribed
+                           else (DiagnosticStatus.OK, f'no subscribers, so not subscribed to {subscriber.topic}'))
+        elif camera.camera_info_problem and has_subscribers:
+            level, text = DiagnosticStatus.WARN, f'{text}; {camera.camera_info_problem}'
+        elif rates.received and not has_subscribers:
+            text = f'{rates.received:.1f} Hz in; no subscribers, so nothing is segmented'
+        info = camera.camera_info
+        return StatusSummary(level, text, {
+            'received': counters.received, 'segmented': counters.segmented, 'dropped': counters.dropped,
+            'failed': counters.failed, 'rate_in_hz': f'{rates.received:.2f}', 'rate_out_hz': f'{rates.segmented:.2f}',
+            'frame_ms': f'{counters.frame_ms:.1f}', 'engine_ms': f'{counters.engine_ms:.1f}',
+            'latency_ms': f'{counters.latency_ms:.1f}', 'has_subscribers': has_subscribers,
+            'camera_info': f'{info.width}x{info.height}' if info else 'none'})
 
 
 def self_test_values(self_test: SelfTest | None) -> dict[str, str]:
-    """What the diagnostics hold of an engine's self-test, None for an engine that has none."""
+    """Return what the diagnostics hold of an engine's self-test, None for an engine that has none."""
     if self_test is None:
         return {'self_test': 'not tested: this engine has none'}
     values = {'self_test': str(self_test)}
@@ -106,28 +167,5 @@ def self_test_values(self_test: SelfTest | None) -> dict[str, str]:
     return values
 
 
-def look_again(seen, counts, now):
-    """(what is seen from now on, rates) where a camera has come to `counts` by the time `now`.
-
-    The rates are those since the tick before or, of a slow camera, between its last pictures.
-    """
-    seconds = max(now - seen.time, 1e-3)
-    pictures, masks, failures = (a - b for a, b in zip(counts, seen.counts))
-    if pictures:
-        rates = pictures / seconds, masks / seconds, failures / seconds
-        return Seen(now, counts, rates, min(GAPS * seconds / pictures, LONGEST_S)), rates
-    if seconds > seen.patience:
-        return seen, (0.0, 0.0, 0.0)
-    return seen, (*seen.rates[:2], max(seen.rates[2], failures / seconds))   # the last one may have failed since
-
-
-def peak_memory_mb():
-    """The most memory that this process had, MiB."""
-    try:   # getrusage's figure begins with what the process that started this one had
-        return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1]) // 1024
-    except (OSError, TypeError):   # not Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-def _title(camera):
+def _status_name(camera: OutputPublisher) -> str:
     return f'camera {camera.name}'.rstrip()

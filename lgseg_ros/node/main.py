@@ -4,21 +4,29 @@ import os
 import signal
 import sys
 import traceback
+from types import FrameType
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from .segment_node import SegmentNode
+from .segmentation_node import SegmentationNode
 
-LOOK_S = 0.1   # how often the executor looks for a signal
+SIGNAL_POLL_S = 0.1   # how often the executor looks for a signal
 
 
-def main(args=None):
-    """Run the node until it is told to stop.  Returns the exit code: 1 when it could not start."""
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop.
+
+    Args:
+        args: the command line, by default that of the process.
+
+    Returns:
+        The exit code: 1 when it could not start.
+    """
     signals = []
 
-    def remember(number, _):
+    def remember(number: int, _: FrameType | None) -> None:
         signals.append(number)
         for either in before:   # a second one, of whichever kind, ends the process at once, whatever it is doing
             signal.signal(either, signal.SIG_DFL)
@@ -29,13 +37,13 @@ def main(args=None):
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node, code = None, 1
     try:
-        node = SegmentNode()
+        node = SegmentationNode()
         if node.settings.autostart and not node.start():
             return 1
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not signals and rclpy.ok():
-            executor.spin_once(timeout_sec=LOOK_S)
+            executor.spin_once(timeout_sec=SIGNAL_POLL_S)
         code = 0
     except ValueError as error:
         rclpy.logging.get_logger('lgseg').fatal(str(error))
@@ -45,14 +53,19 @@ def main(args=None):
         rclpy.try_shutdown()
         for number, handler in before.items():
             signal.signal(number, handler)
-        if node is not None and node.engine_runs():
-            leave_at_once(code)
+        if node is not None and node.engine_is_running():
+            exit_immediately(code)
     return code
 
 
-def leave_at_once(code):
-    """End the process, its goodbyes said, without taking libraries down under a thread that still runs in one of them:
-    OpenVINO aborts then.  An exception on its way out is told first."""
+def exit_immediately(code: int) -> None:
+    """End the process, although a thread still runs in a library: OpenVINO aborts when it is taken down then.
+
+    An exception on its way out is printed first.
+
+    Args:
+        code: the exit code.
+    """
     if sys.exc_info()[0]:
         traceback.print_exc()
     sys.stdout.flush()

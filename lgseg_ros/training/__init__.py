@@ -1,0 +1,1 @@
+"""Training and evaluation: data sets, prompts, losses, metrics, the training loop and the run directory."""

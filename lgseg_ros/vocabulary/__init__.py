@@ -1,0 +1,1 @@
+"""The vocabulary: classes, presets, ids, and the text embeddings of their phrases."""

@@ -1,44 +1,55 @@
-"""Text rows for any phrase: from the weights, from the user's cache, from CLIP, or refused by name."""
+"""Text embeddings for any phrase: from the weights, from the user's cache, from CLIP, or an error that names it."""
 
 import logging
 import shlex
 import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from .bank import describe_unknown
-from .cache import EmbeddingCache
 from .classes import VocabularyError, normalise
-from .encoder import EncoderUnavailable, checkpoint_of_user, find_checkpoint, load_encoder
-from .text_space import check_vectors, probe_names, space_of_weights
+from .clip_checkpoint import EncoderUnavailable, find_checkpoint, user_checkpoint
+from .compatibility import TextWeights, check_vectors, probe_names, space_of_weights
+from .embedding_cache import EmbeddingCache
+from .encoder import TextEncoder, load_encoder
+from .text_embeddings import describe_unknown
+from .text_space import TextSpace
 
-
-class EncoderNeeded(VocabularyError):
-    """Phrases that only the text encoder can know, where it is not asked at once."""
-
-    def __init__(self, phrases):
-        super().__init__(f'{describe_unknown(phrases, [])} without the text encoder')
-        self.phrases = phrases
+FoundEmbeddings = dict[str, npt.NDArray[np.float32]]
+"""Text embeddings float32 [embed_dim] by normalised phrase."""
 
 
 class TextSource:
-    """Where `VocabularyState` gets its text rows from.  Safe to use from several threads.
+    """Gives `VocabularyState` its text embeddings. Safe to use from several threads.
 
-    The encoder is loaded when the first phrase needs it, from files of this machine only; it never waits for a
-    network.  `lgseg embed` is the command that downloads.
+    The encoder is loaded when the first phrase needs it, from files of this machine only. It never waits for a network;
+    `lgseg embed` is the command that downloads. Who must not wait for the encoder asks `new_phrases` first, calls
+    `embed` in another thread, and then `rows`.
+
+    Attributes:
+        space: the text encoder of the weights, None where their card names none.
+        cache: the user's cache for that encoder, None without one.
     """
 
-    def __init__(self, weights, cache_folder=None, warn=None, at_once=True):
-        """weights: `Weights`; cache_folder: default the user's; warn: takes a message (default: Python's logging);
-        at_once: whether `rows` asks the encoder, which may take seconds, or leaves that to its caller and `learn`.
+    def __init__(self, weights: TextWeights, cache_folder: str | Path | None = None,
+                 warn: Callable[[str], object] | None = None) -> None:
+        """Take segmentation weights.
+
+        Args:
+            weights: from `load_weights`.
+            cache_folder: default the user's.
+            warn: called with each warning; default Python's logging.
         """
-        self._weights, self._at_once = weights, at_once
+        self._weights = weights
         self._encoding = threading.Lock()   # held for seconds
         self._caching = threading.Lock()
-        self._encoder = None
-        self._failed = {}        # checkpoint with its age -> why it cannot be used: not tried again at every request
+        self._encoder: TextEncoder | None = None
+        self._failed: dict[tuple[Path, int], str] = {}   # checkpoint and its time -> reason; it is not loaded again
         self._no_space = ''
-        self.space = self.cache = None
+        self.space: TextSpace | None = None
+        self.cache: EmbeddingCache | None = None
         try:
             self.space = space_of_weights(weights)
         except VocabularyError as error:
@@ -47,97 +58,125 @@ class TextSource:
             width = weights.projection[0].shape[1]
             self.cache = EmbeddingCache(self.space, width, cache_folder, warn or logging.getLogger(__name__).warning)
 
-    def rows(self, phrases):
-        """Text rows float32 [len(phrases), row_dim], unit length.
+    def new_phrases(self, phrases: Sequence[str]) -> list[str]:
+        """Return the phrases, normalised and each once, that only the text encoder can embed. Fast."""
+        missing = self._not_in_weights(phrases)
+        cached = self._cached(missing)
+        return [phrase for phrase in missing if phrase not in cached]
 
-        Raises VocabularyError naming every phrase that nothing here knows, near names, and the command that adds it;
-        EncoderNeeded where the encoder is not asked at once.
+    def rows(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return text embeddings; new phrases are embedded, which may take seconds.
+
+        Args:
+            phrases: any spelling that `normalise` makes equal.
+
+        Returns:
+            float32 [len(phrases), embed_dim], unit length.
+
+        Raises:
+            VocabularyError: names every phrase that cannot be embedded here, near names, and the command that adds it.
         """
         phrases = [normalise(phrase) for phrase in phrases]
-        missing = list(dict.fromkeys(phrase for phrase in phrases if phrase not in self._weights.bank))
+        missing = self._not_in_weights(phrases)
         if not missing:
             return self._weights.bank.rows(phrases)
-        found = self._cached_rows(missing)
+        found = self._cached(missing)
         new = [phrase for phrase in missing if phrase not in found]
-        if new and not self._at_once:
-            raise EncoderNeeded(new)
         if new:
-            found.update(self.learn(new))
+            found.update(self.embed(new))
         return np.stack([found[p] if p in found else self._weights.bank.rows([p])[0] for p in phrases])
 
-    def learn(self, phrases):
-        """Embed phrases that are not known yet, so that from now on they are.  Returns {phrase: text row}.
+    def embed(self, phrases: Sequence[str]) -> FoundEmbeddings:
+        """Embed new phrases and add them to the cache.
 
-        Raises VocabularyError as `rows`, and what the encoder raises (memory that runs out, say).
+        Args:
+            phrases: from `new_phrases`.
+
+        Returns:
+            Their text embeddings by phrase.
+
+        Raises:
+            VocabularyError: as `rows`. The encoder may raise other errors, e.g. for lack of memory.
         """
         with self._encoding:
-            found = self._cached_rows(phrases)   # of another thread, meanwhile
+            found = self._cached(phrases)   # another thread may have added some meanwhile
             missing = [phrase for phrase in phrases if phrase not in found]
-            return {**found, **self._embedded_rows(missing)} if missing else found
+            return {**found, **self._encode(missing)} if missing else found
 
-    def encoder_state(self):
-        """'' where the encoder's weights are on this machine, else the reason why phrases cannot be embedded here."""
+    def encoder_unavailable(self) -> str:
+        """Return why new phrases cannot be embedded on this machine, or '' if the encoder's weights are here."""
         if self.space is None:
             return self._no_space
         try:
-            self._find_checkpoint()
+            self._find_checkpoint(self.space)
         except EncoderUnavailable as error:
             return str(error)
         return ''
 
-    def _cached_rows(self, phrases):
+    def _not_in_weights(self, phrases: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys(phrase for phrase in map(normalise, phrases) if phrase not in self._weights.bank))
+
+    def _cached(self, phrases: Sequence[str]) -> FoundEmbeddings:
         with self._caching:
             found = self.cache.find(phrases) if self.cache else {}
-        return dict(zip(found, self._weights.project(np.stack(list(found.values()))))) if found else {}
+        return dict(zip(found, self._weights.project(np.stack(list(found.values()))), strict=True)) if found else {}
 
-    def _embedded_rows(self, phrases):
+    def _encode(self, phrases: list[str]) -> FoundEmbeddings:
+        if self.space is None or self.cache is None:
+            raise VocabularyError(self._refusal(phrases, self._no_space))
         try:
-            encoder = self._load_encoder()
+            encoder = self._load_encoder(self.space)
         except EncoderUnavailable as error:
-            raise VocabularyError(self._refusal(phrases, error)) from error
+            raise VocabularyError(self._refusal(phrases, str(error))) from error
         vectors = encoder.embed(phrases, [self.space.template])
         with self._caching:
             self.cache.add(phrases, vectors, self.space.template)
-        return dict(zip(phrases, self._weights.project(vectors)))
+        return dict(zip(phrases, self._weights.project(vectors), strict=True))
 
-    def _find_checkpoint(self):
-        return find_checkpoint(self.space.model, self.space.pretrained, checkpoint_of_user())
+    def _find_checkpoint(self, space: TextSpace) -> tuple[Path, bool]:
+        return find_checkpoint(space.model, space.pretrained, user_checkpoint())
 
-    def _load_encoder(self):
+    def _load_encoder(self, space: TextSpace) -> TextEncoder:
         if self._encoder is None:
-            if self.space is None:
-                raise EncoderUnavailable(self._no_space)
-            checkpoint, quick_gelu = self._find_checkpoint()
+            checkpoint, quick_gelu = self._find_checkpoint(space)
             key = checkpoint, checkpoint.stat().st_mtime_ns
             if key in self._failed:
                 raise EncoderUnavailable(self._failed[key])
             try:
-                self._encoder = load_matching_encoder(self._weights, self.space, checkpoint, quick_gelu)
+                self._encoder = load_matching_encoder(self._weights, space, checkpoint, quick_gelu)
             except VocabularyError as error:
                 self._failed[key] = str(error)
                 raise EncoderUnavailable(str(error)) from error
         return self._encoder
 
-    def _refusal(self, phrases, reason):
+    def _refusal(self, phrases: list[str], reason: str) -> str:
         with self._caching:
             known = list(dict.fromkeys([*self._weights.bank.names, *(self.cache.templates if self.cache else ())]))
         quoted = ' '.join(_quote(phrase) for phrase in phrases)
         command = 'lgseg embed ' + (quoted if len(quoted) <= 100 else _quote(phrases[0]))
-        return (f'{describe_unknown(phrases, known)}; {str(reason)[:130]}; to add: {command} where CLIP is installed '
+        return (f'{describe_unknown(phrases, known)}; {reason[:130]}; to add: {command} where CLIP is installed '
                 '(on another machine: with --out words.npz, then "lgseg embed --import words.npz" here)')
 
 
-def load_matching_encoder(weights, space, checkpoint, quick_gelu):
-    """The text encoder in `checkpoint`, tried on names that the weights know.
+def load_matching_encoder(weights: TextWeights, space: TextSpace, checkpoint: Path, quick_gelu: bool) -> TextEncoder:
+    """Load a text encoder and compare it with the weights on names that they know.
 
-    Raises EncoderUnavailable when it cannot be loaded, VocabularyError when its space is not that of the weights.
+    Args:
+        weights: the segmentation weights.
+        space: the text encoder that they need.
+        checkpoint: CLIP weights; this and `quick_gelu` come from `find_checkpoint`.
+        quick_gelu: whether they need that activation.
+
+    Raises:
+        EncoderUnavailable: it cannot be loaded.
+        VocabularyError: it is another text encoder than that of the weights.
     """
     encoder = load_encoder(space.model, checkpoint, quick_gelu)
     names = probe_names(weights)
-    check_vectors(weights, names, encoder.embed(names, [space.template]), str(checkpoint.name))
+    check_vectors(weights, names, encoder.embed(names, [space.template]), checkpoint.name)
     return encoder
 
 
-def _quote(phrase):
-    """The phrase as a shell takes it; plain double quotes wherever they do."""
+def _quote(phrase: str) -> str:
+    """Return the phrase as a shell takes it, in plain double quotes where they suffice."""
     return shlex.quote(phrase) if set(phrase) & set('"$`\\!') else f'"{phrase}"'

@@ -1,0 +1,1 @@
+"""What launch files need: the launch arguments, and the DDS profile."""

@@ -1,0 +1,1 @@
+"""Sources and sinks of images: files, folders, videos, cameras, overlays and video writers."""

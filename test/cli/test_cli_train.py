@@ -1,0 +1,261 @@
+"""`lgseg train`, `eval` and `export` from end to end, on small real images."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lgseg_ros.cli.main import main
+from lgseg_ros.demo.street import CLASS_NAMES
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.training.run_directory import load_checkpoint, read_log
+from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
+from lgseg_ros.vocabulary.text_space import TextSpace
+from lgseg_ros.vocabulary.compatibility import space_of_weights
+from small_network import SMALL_NETWORK
+from street_dataset import PHRASES, TEXT_DIM, write_dataset, write_text_embeddings
+
+pytestmark = pytest.mark.usefixtures('one_torch_thread')
+
+METRICS = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'expected_calibration_error',
+           'unassigned_pixels', 'iou'}
+
+
+def train_arguments(folder, out, **changes):
+    options = {'data': folder / 'data', 'bank': folder / 'bank.npz', 'out': out,
+               'backbone': SMALL_NETWORK.backbone, 'pretrained': 'none', 'crop': '64x96',
+               'device': 'cpu', 'batch-size': 2, 'warmup-steps': 2, 'epochs': 2, 'lr': 0.005, **changes}
+    given = [(f'--{name}', str(value)) for name, value in options.items() if value is not None]
+    return ['train', *(word for pair in given for word in pair)]
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A data set, a bank, a trained run and its exported weights."""
+    folder = tmp_path_factory.mktemp('cli')
+    write_dataset(folder / 'data', train=4, val=2)
+    write_text_embeddings(folder / 'bank.npz')
+    monkey = pytest.MonkeyPatch()
+    arguments = train_arguments(folder, folder / 'run')
+    monkey.setattr(sys, 'argv', ['lgseg', *arguments])
+    assert main(arguments) == 0
+    monkey.undo()
+    assert main(['export', '--run', str(folder / 'run'), '--name', 'tiny', '--out', str(folder / 'weights')]) == 0
+    return folder
+
+
+@pytest.fixture
+def weights(place):
+    return str(place / 'weights' / 'tiny.safetensors')
+
+
+def test_train_leaves_a_run_that_tells_how_it_was_made(place):
+    run = place / 'run'
+    origin = json.loads((run / 'run.json').read_text())
+    assert origin['data'] == [str(place / 'data')] and origin['bank'] == str(place / 'bank.npz')
+    assert origin['command'].startswith('lgseg train --data') and 'torch' in origin['versions']
+    assert [record['epoch'] for record in read_log(run)] == [1, 2]
+    state = load_checkpoint(run / 'checkpoint.pt')
+    assert state['config']['epochs'] == 2 and state['model_config']['backbone'] == SMALL_NETWORK.backbone
+
+
+def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
+    arguments = train_arguments(place, tmp_path / 'run')
+    assert main([*arguments, '--stop-epoch', '1']) == 0
+    assert 'epoch 1 of 2' in capsys.readouterr().out
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert 'validation after epoch 2' in out and 'epoch 2 of 2' in out
+    assert all(name in out for name in (*CLASS_NAMES, 'mIoU', 'boundary F1'))
+
+
+def test_a_run_goes_on_with_the_bank_that_it_began_with(place, tmp_path, capsys):
+    own = write_text_embeddings(tmp_path / 'own.npz')
+    arguments = train_arguments(place, tmp_path / 'run', bank=own)
+    assert main([*arguments, '--stop-epoch', '1']) == 0
+    bank = dict(np.load(own))
+    np.savez(own, **{**bank, 'embeddings': bank['embeddings'][::-1]})
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert 'own.npz does not hold the text embeddings that' in told and 'another --out' in told
+    assert main(train_arguments(place, tmp_path / 'run')) == 0, 'the same content under another name'
+
+
+def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
+    """The one before ran out of memory, say: run.json was there and no checkpoint."""
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/run.json').write_text('{"command": "lgseg train --batch-size 64", "data": ["other"]}')
+    assert main(train_arguments(place, tmp_path / 'run', epochs=1)) == 0
+    told = json.loads((tmp_path / 'run/run.json').read_text())
+    assert '--batch-size 64' not in told['command'] and told['data'] == [str(place / 'data')]
+
+
+def test_train_options_reach_the_configuration(place, tmp_path):
+    extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3',
+             '--data', str(place / 'data'), '--num-negatives', '5', '--copy-paste-prob', '0.25', '--no-prompt-augmentation',
+             '--evaluate-every', '9', '--dataset-temperature', '0.3', '--image-cache', '0']
+    arguments = train_arguments(place, tmp_path / 'run', epochs=1)
+    assert main([*arguments, *extra]) == 0
+    state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
+    assert {'image_to_text': False, 'text_to_image': True, 'blocks': 1}.items() <= state['model_config'].items()
+    assert {'unseen': ('car', 'tree'), 'seed': 3, 'height': 64, 'width': 96, 'num_negatives': 5,
+            'copy_paste_prob': 0.25, 'learning_rate': 0.005, 'prompt_augmentation': False, 'evaluate_every': 9,
+            'dataset_temperature': 0.3, 'text_projection': 'learned'}.items() <= state['config'].items()
+    assert [len(names) for names in state['classes']] == [9, 9]
+    measured = read_log(tmp_path / 'run')[-1]['validation']['iou']
+    assert set(measured) == set(CLASS_NAMES), 'all classes, the unseen too'
+
+
+def test_train_goes_on_from_weights(place, weights, tmp_path):
+    """With a learning rate of almost nothing, what comes out is what went in, network options or not."""
+    arguments = train_arguments(place, tmp_path / 'run', epochs=1, lr=1e-9, backbone='resnet18')
+    assert main([*arguments, '--init', weights, '--blocks', '1']) == 0
+    state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
+    assert state['config']['init'] == 'tiny' and state['config']['pretrained'] is None
+    assert state['model_config'] == load_weights(weights).card['model']
+    assert json.loads((tmp_path / 'run' / 'run.json').read_text())['before'] == load_weights(weights).card['stages']
+    trained = load_checkpoint(place / 'run' / 'checkpoint.pt')['ema']
+    for name in ('project.weight', 'fusion.1.to_text.query.weight', 'backbone.conv_stem.weight'):
+        np.testing.assert_allclose(state['model'][name], trained[name], atol=1e-3)
+
+
+def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
+    np.savez(tmp_path / 'wide.npz', names=np.array(['road']), embeddings=np.ones((1, 48), np.float16))
+    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'wide.npz'), '--init', weights]) == 1
+    assert '48), but' in capsys.readouterr().err
+    bank = read_embeddings(place / 'bank.npz')
+    other = replace(bank, vectors=np.roll(bank.vectors, 1, axis=1))   # as wide, of something else
+    write_embeddings(tmp_path / 'other.npz', replace(other, space=TextSpace('ViT-B-32', 'openai')))
+    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'other.npz'), '--init', weights]) == 1
+    assert 'is of the text encoder ViT-B-32/openai' in capsys.readouterr().err
+    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'other.npz')]) == 1
+        assert 'other.npz is of another text encoder than' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
+    ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a file of text embeddings'),
+    ({'crop': '90x128'}, '--crop is 90x128; give multiples of 32'), ({'lr': 0}, '--lr is 0.0'),
+    ({'copy-paste-prob': 0.5, 'batch-size': 1}, '--copy-paste-prob is 0.5, but a batch of 1'),
+    ({'image-cache': -1}, '--image-cache is -1'), ({'num-workers': 0}, '--num-workers is 0'),
+    ({'text-projection': 'pca'}, '--text-projection is pca, but 33 text embeddings'),
+    ({'backbone': 'resnet81'}, "'resnet81' is not a timm model"),
+    ({'unseen': 'ship'}, 'has no class ship'),
+    ({'val': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
+    ({'val-split': 'test', 'val': None, 'device': 'cuda:99'}, '--device is cuda'),
+])
+def test_train_refuses_before_any_work(place, tmp_path, changes, said, capsys):
+    assert main(train_arguments(place, tmp_path / 'run', **{'val': place / 'data', **changes})) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_train_takes_a_crop_as_text(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(['train', '--data', 'x', '--bank', 'y', '--out', 'z', '--crop', 'large'])
+    assert error.value.code == 2 and "'large' is no size" in capsys.readouterr().err
+
+
+def test_export_writes_weights_and_card(place, weights):
+    card = load_weights(weights).card
+    assert card['name'] == 'tiny' and card['backbone'] == SMALL_NETWORK.backbone
+    assert card['licence'] == 'Apache-2.0, procedural' and card['data'][0]['name'] == 'data'
+    assert card['template'] == 'a photo of a X' and card['text_encoder'] == 'ViT-B-16 (OpenAI)'
+    assert card['metrics']['epoch'] == 2 and METRICS <= set(card['metrics'])
+    assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
+    assert card['parameters'] > 1e6 and 'torch' in card['versions']
+    stage, = card['stages']
+    assert stage['command'].startswith('lgseg train --data data --bank bank.npz') and stage['hours'] >= 0
+    assert str(place) not in json.dumps(card), 'the card must not tell folders of this machine'
+
+
+def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
+    """A run that was started from Python has no run.json."""
+    (tmp_path / 'run').mkdir()
+    for name in ('checkpoint.pt', 'log.jsonl'):
+        (tmp_path / 'run' / name).write_bytes((place / 'run' / name).read_bytes())
+    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path)]) == 1
+    assert 'give --bank' in capsys.readouterr().err
+    assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path),
+                 '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
+                 '--data', str(place / 'data'), '--command', 'lgseg train', '--limits', 'night']) == 0
+    card = json.loads((tmp_path / 'run.json').read_text())
+    assert (card['licence'], card['stages'][0]['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
+    assert card['limits'] == 'night'
+
+
+def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):
+    """So that the node embeds new words with the same one."""
+    bank = read_embeddings(place / 'bank.npz')
+    space = TextSpace('ViT-L-14', 'laion', 'an image of a {}')
+    write_embeddings(tmp_path / 'bank.npz', replace(bank, space=space))
+    assert main(['export', '--run', str(place / 'run'), '--bank', str(tmp_path / 'bank.npz'), '--out', str(tmp_path),
+                 '--name', 'large']) == 0
+    assert space_of_weights(load_weights(tmp_path / 'large.safetensors')) == space
+
+
+def test_a_baseline_is_measured_but_not_exported(place, tmp_path, capsys):
+    run = tmp_path / 'run'
+    assert main([*train_arguments(place, run, epochs=1), '--head', 'lseg']) == 0
+    assert evaluate(tmp_path, '--run', run, '--data', place / 'data')['run'] == 'run'
+    assert main(['export', '--run', str(run), '--out', str(tmp_path / 'weights')]) == 1
+    assert '--head lseg, a baseline' in capsys.readouterr().err and not (tmp_path / 'weights').exists()
+
+
+def evaluate(tmp_path, *arguments):
+    assert main(['eval', *map(str, arguments), '--json', str(tmp_path / 'new' / 'results.json')]) == 0
+    return json.loads((tmp_path / 'new' / 'results.json').read_text())
+
+
+def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
+    """The same network three ways: in fp32 from the run, in fp16 from the weights, and as the node runs it."""
+    data = '--data', place / 'data'
+    run = evaluate(tmp_path, '--run', place / 'run', *data)
+    torch = evaluate(tmp_path, '--weights', weights, *data, '--engine', 'exact')
+    shipped = evaluate(tmp_path, '--weights', weights, *data)
+    assert 'mIoU' in capsys.readouterr().out
+    assert {'images': 2, 'split': 'val', 'data': 'data', 'num_negatives': 0}.items() <= shipped.items()
+    assert METRICS <= set(shipped)
+    assert shipped['engine'] in ('onnxruntime', 'openvino')   # the node takes the second where somebody installed it
+    assert torch['engine'] == run['engine'] == 'exact' and torch['precision'] == 'fp32' == run['precision']
+    assert shipped['precision'] in ('fp32', 'int8')
+    assert run['pixel_accuracy'] == read_log(place / 'run')[-1]['validation']['pixel_accuracy']
+    for other in (torch, shipped):
+        assert other['pixel_accuracy'] == pytest.approx(run['pixel_accuracy'], abs=0.5)
+        assert other['miou'] == pytest.approx(run['miou'], abs=0.5)
+
+
+def test_eval_with_other_prompts_and_negatives(place, weights, tmp_path):
+    data = '--weights', weights, '--data', place / 'data'
+    plain = evaluate(tmp_path, *data)
+    renamed = evaluate(tmp_path, *data, '--prompts', 'road=street,building=house', '--num-negatives', 4, '--seed', 2)
+    assert renamed['prompts'] == {'road': ['street'], 'building': ['house']}
+    assert (renamed['num_negatives'], renamed['seed']) == (4, 2)
+    assert set(renamed['iou']) == set(plain['iou']), 'results go by the classes of the data, whatever the prompts'
+    assert renamed['iou'] != plain['iou']
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['--prompts', 'car=carr'], "'carr' is not known (near: car"),
+    (['--prompts', 'ship=car'], "cannot rename 'ship'"),
+    (['--num-negatives', '100'], '--num-negatives is 100; give 0 to 5'),
+    (['--max-inference-pixels', '0'], '--max-inference-pixels is 0'),
+    (['--split', 'test'], 'holds no .png labels'),
+    (['--engine', 'tensorrt'], 'that were asked for are measured'),
+    (['--engine', 'onnxruntime', '--precision', 'fp16'], 'that were asked for are measured'),
+])
+def test_eval_refuses(place, weights, arguments, said, capsys):
+    assert main(['eval', '--weights', weights, '--data', str(place / 'data'), *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
+    vectors = np.eye(len(PHRASES), 2 * TEXT_DIM, dtype=np.float32)
+    np.savez(tmp_path / 'wide.npz', names=np.array(list(PHRASES)), embeddings=vectors)
+    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'wide.npz')]) == 1
+        said = capsys.readouterr().err
+        assert f'wide.npz holds text embeddings of width {2 * TEXT_DIM}' in said and 'the same text encoder' in said

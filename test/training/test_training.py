@@ -1,0 +1,328 @@
+"""Training runs on small images: what they leave, resuming, refusals, several data sets and processes."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lgseg_ros.training.data_loader import BatchLoader, steps_per_dataset
+from lgseg_ros.training.dataset import load_dataset
+from lgseg_ros.training.labels import OUTSIDE
+from lgseg_ros.training.prompts import PromptSampler
+from lgseg_ros.training.run_directory import CheckpointError, load_checkpoint, load_run, read_log
+from lgseg_ros.training.trainer import Trainer, fix_text_projection, train
+from lgseg_ros.vocabulary.classes import VocabularyError, parse_classes
+from small_network import SMALL_NETWORK
+from street_dataset import CLASSES, TEXT_DIM, write_dataset, write_text_embeddings
+from training_harness import SMALL_RUN, edit_dataset_yaml, make_trainer
+
+
+def equal(a, b):
+    """Every tensor and value of two nested states, exactly."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def test_a_run_learns_and_is_logged(street_dataset, text_embeddings, tmp_path):
+    trainer = make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, epochs=16, learning_rate=5e-3, evaluate_every=8))
+    before = trainer.evaluate(progress=False)
+    metrics = train(trainer, tmp_path, progress=False)
+    log = read_log(tmp_path)
+    assert [record['epoch'] for record in log] == list(range(1, 17))
+    assert log[-1]['cross_entropy'] < 0.75 * log[0]['cross_entropy']
+    assert [record['epoch'] for record in log if 'validation' in record] == [8, 16]
+    assert metrics['epoch'] == 16 and metrics['pixel_accuracy'] > before['pixel_accuracy'] + 5
+    run = load_run(tmp_path)
+    assert run.validation == metrics and run.epoch == 16 and not run.model.training
+    assert equal(run.model.state_dict(), trainer.ema.state_dict())
+    assert not equal(trainer.ema.state_dict(), trainer.model.state_dict())
+
+
+@pytest.mark.parametrize('head', ['ours', 'denseclip'])   # DenseCLIP's decoder draws dropout, ours nothing
+def test_a_resumed_run_ends_equal_to_an_unbroken_one(street_dataset, text_embeddings, tmp_path, head):
+    config = replace(SMALL_RUN, epochs=3, head=head)
+    train(make_trainer(street_dataset, text_embeddings, config), tmp_path / 'unbroken', progress=False)
+    for stop_epoch in (1, 2, None):   # each in a new process's state
+        torch.rand(stop_epoch or 5)
+        metrics = train(make_trainer(street_dataset, text_embeddings, config, num_workers=3), tmp_path / 'broken', progress=False,
+                        stop_epoch=stop_epoch)
+    unbroken, broken = (load_checkpoint(tmp_path / name / 'checkpoint.pt') for name in ('unbroken', 'broken'))
+    assert unbroken['epoch'] == 3
+    assert equal(unbroken, broken)
+    assert metrics == load_run(tmp_path / 'unbroken').validation
+    other = replace(config, seed=1)
+    train(make_trainer(street_dataset, text_embeddings, other), tmp_path / 'other', progress=False)
+    assert not equal(unbroken['ema'], load_checkpoint(tmp_path / 'other' / 'checkpoint.pt')['ema'])
+
+
+def test_stop_epoch_0_only_checks(street_dataset, text_embeddings, tmp_path):
+    assert train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=0) is None
+    assert not (tmp_path / 'log.jsonl').exists()
+
+
+def test_a_run_that_starts_afresh_does_not_report_the_one_before(street_dataset, text_embeddings, tmp_path):
+    """Its checkpoint was deleted, as the message on a damaged one says."""
+    train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False)
+    (tmp_path / 'checkpoint.pt').unlink()
+    metrics = train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=1)
+    assert metrics['epoch'] == 1 and [record['epoch'] for record in read_log(tmp_path)] == [1]
+    with open(tmp_path / 'log.jsonl', 'a') as log:   # killed between the line and the checkpoint
+        log.write('{"epoch": 2, "seconds": 1, "validation": {}}\n')
+    assert load_run(tmp_path).validation == metrics
+
+
+def test_a_run_that_is_complete_is_left_alone(street_dataset, text_embeddings, tmp_path):
+    config = replace(SMALL_RUN, epochs=1)
+    metrics = train(make_trainer(street_dataset, text_embeddings, config), tmp_path, progress=False)
+    content = (tmp_path / 'checkpoint.pt').read_bytes()
+    assert train(make_trainer(street_dataset, text_embeddings, config), tmp_path, progress=False) == metrics
+    assert (tmp_path / 'checkpoint.pt').read_bytes() == content
+
+
+def test_checkpoints_from_before_a_field_existed_are_resumed(street_dataset, text_embeddings, tmp_path):
+    trainer = make_trainer(street_dataset, text_embeddings, validation=False)
+    train(trainer, tmp_path, progress=False, stop_epoch=1)
+    state = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
+    for name in ('head', 'unseen'):
+        del state['config'][name]
+    del state['classes']
+    torch.save(state, tmp_path / 'checkpoint.pt')
+    again = make_trainer(street_dataset, text_embeddings, validation=False)
+    again.restore(tmp_path / 'checkpoint.pt')
+    assert again.epoch == 1 and equal(again.model.state_dict(), trainer.model.state_dict())
+
+
+def test_other_hyperparameters_or_other_classes_are_not_resumed(street_dataset, editable_dataset, text_embeddings, tmp_path):
+    train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=1)
+    with pytest.raises(ValueError, match='another batch_size, learning_rate.*same options'):
+        make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, batch_size=1, learning_rate=1.0)).restore(tmp_path / 'checkpoint.pt')
+    edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'van'})
+    with pytest.raises(ValueError, match='other classes.*same `data`'):
+        make_trainer(editable_dataset, text_embeddings).restore(tmp_path / 'checkpoint.pt')
+
+
+@pytest.mark.parametrize('content', [b'', b'PK\x03\x04 half a file', None])
+def test_a_damaged_checkpoint_is_named_with_its_fix(street_dataset, text_embeddings, tmp_path, content):
+    train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=1)
+    path = tmp_path / 'checkpoint.pt'
+    path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(CheckpointError, match='checkpoint.pt is damaged.*delete it'):
+        train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False)
+
+
+def test_a_checkpoint_of_something_else_is_refused(street_dataset, text_embeddings, tmp_path):
+    torch.save({'weights': torch.zeros(3)}, tmp_path / 'checkpoint.pt')
+    with pytest.raises(CheckpointError, match='no checkpoint of this network'):
+        load_run(tmp_path)
+    with pytest.raises(CheckpointError, match='is of another program.*another `out`'):
+        train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match='checkpoint.pt is missing.*lgseg train'):
+        load_run(tmp_path / 'nowhere')
+
+
+def test_a_log_that_a_killed_run_left_is_read(tmp_path):
+    lines = '{"epoch": 1, "x": 1}', '{"epoch": 2, "x": 1}', '{"epoch": 2, "x": 2}', '{"epoch": 3, "se'
+    (tmp_path / 'log.jsonl').write_text('\n'.join(lines))
+    assert read_log(tmp_path) == [{'epoch': 1, 'x': 1}, {'epoch': 2, 'x': 2}]
+
+
+def test_a_phrase_without_text_embedding_is_named_before_any_work(editable_dataset, text_embeddings):
+    edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'cars=hovercraft|suvs'})
+    with pytest.raises(VocabularyError, match="'hovercraft' is not known; 'suvs' is not known .near: suv.*lgseg embed --from"):
+        make_trainer(editable_dataset, text_embeddings)
+
+
+@pytest.mark.parametrize('change, said', [
+    ({'height': 100}, 'multiples of 32'), ({'width': 32}, 'at least 64x64'), ({'batch_size': 0}, 'batch_size is 0'),
+    ({'epochs': 0}, 'epochs is 0'), ({'learning_rate': 0.0}, 'learning_rate is 0'), ({'seed': -1}, 'seed is -1'),
+    ({'min_scale': 2.0}, 'scales is 2.0 to 1.9'), ({'max_scale': 20.0}, 'scales is 0.6 to 20.0'),
+    ({'head': 'sam'}, "head 'sam' is unknown"), ({'num_negatives': -1}, 'num_negatives is -1'),
+    ({'background_loss_weight': 0.5, 'num_negatives': 0}, 'no negatives'), ({'max_inference_pixels': 100}, 'at least 4096'),
+    ({'ema': 998}, 'ema is 998'), ({'ema': float('nan')}, 'ema is nan'), ({'class_weight_power': -2.0}, 'class_weight_power is -2'),
+    ({'learning_rate': float('inf')}, 'learning_rate is inf'),
+    ({'background_loss_weight': 0.5, 'prompt_augmentation': False}, 'no negatives'),
+    ({'copy_paste_prob': 1.5}, 'copy_paste_prob is 1.5; give a probability of 0 to 1'),
+    ({'copy_paste_prob': 0.5, 'batch_size': 1}, 'no other image to copy from'),
+    ({'dataset_temperature': float('nan')}, 'dataset_temperature is nan'),
+    ({'text_projection': 'svd'}, "text_projection is 'svd'; give one of learned, pca, keep"),
+    ({'text_projection': 'keep'}, 'no trained weights'),
+    ({'text_projection': 'pca', 'head': 'lseg'}, "head 'lseg' has no text projection"),
+])
+def test_hyperparameters_that_cannot_work_are_refused(street_dataset, text_embeddings, change, said):
+    with pytest.raises(ValueError, match=said):
+        make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, **change))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(street_dataset, text_embeddings, tmp_path):
+    trainer = make_trainer(street_dataset, text_embeddings)
+    train(trainer, tmp_path, progress=False, stop_epoch=1)
+    content = (tmp_path / 'checkpoint.pt').read_bytes()
+    with torch.no_grad():
+        trainer.model.gamma.fill_(float('nan'))
+    with pytest.raises(ValueError, match='lower `learning_rate`'):
+        trainer.train_epoch(progress=False)
+    assert (tmp_path / 'checkpoint.pt').read_bytes() == content
+
+
+def test_data_sets_with_different_classes_in_one_run(street_dataset, text_embeddings, tmp_path):
+    """What language makes possible: each label is read by the prompts of its own data set."""
+    coarse = write_dataset(tmp_path / 'coarse', train=6, seed=5,
+                           classes={0: 'sky', 1: 'vehicle=car|van', 2: 'road', 3: 'kite'},
+                           merge={0: 0, 8: 1, 3: 2, **dict.fromkeys((1, 2, 4, 5, 6, 7, 9, 10), 255)})
+    datasets = [load_dataset(street_dataset, 'train'), load_dataset(coarse, 'train')]
+    trainer = Trainer(datasets, load_dataset(street_dataset, 'val'), text_embeddings, SMALL_RUN, SMALL_NETWORK)
+    batches = list(trainer.batches.epoch(0))
+    assert sorted(batch.which for batch in batches) == [0, 0, 1, 1, 1], 'in proportion to their sizes'
+    for batch in batches:
+        known = set(range(len(datasets[batch.which].specs)))
+        assert set(batch.labels.unique().tolist()) <= known | {OUTSIDE, 255}
+        assert known <= set(batch.prompts.row_class)
+    metrics = train(trainer, tmp_path / 'run', progress=False)
+    assert len(metrics['iou']) == 11
+    assert load_checkpoint(tmp_path / 'run/checkpoint.pt')['classes'][1] == ['sky', 'vehicle', 'road', 'kite']
+
+
+def test_data_sets_take_turns_by_a_temperature_on_their_sizes():
+    assert steps_per_dataset([367], 8, 0.5) == [46]
+    assert steps_per_dataset([900, 100], 10, 1.0) == [90, 10]
+    assert steps_per_dataset([900, 100], 10, 0.5) == [75, 25]
+    assert steps_per_dataset([900, 100], 10, 0.0) == [50, 50]
+    assert steps_per_dataset([10_000, 1], 10, 1.0)[1] == 1, 'every data set has a turn'
+
+
+def test_a_fixed_text_projection_centres_and_stays(street_dataset, text_embeddings):
+    """Centred embeddings, half whitened: component variances are the singular values; training changes none of it."""
+    trainer = make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, text_projection='pca'))
+    weight = trainer.model.project.weight.detach().clone()
+    projected = trainer.model.project(torch.from_numpy(text_embeddings.vectors)).detach().numpy()
+    np.testing.assert_allclose(projected.mean(axis=0), 0, atol=1e-5)
+    deviations = np.linalg.svd(text_embeddings.vectors - text_embeddings.vectors.mean(axis=0), compute_uv=False)[:16]
+    np.testing.assert_allclose(np.linalg.norm(projected, axis=0), (deviations * deviations[0]) ** 0.5, rtol=1e-4)
+    rates = {id(p): group['base'] for group in trainer.optimizer.param_groups for p in group['params']}
+    assert id(trainer.model.project.weight) not in rates
+    assert rates[id(trainer.model.to_pixel.weight)] == pytest.approx(0.1 * SMALL_RUN.learning_rate)
+    assert rates[id(trainer.model.gamma)] == SMALL_RUN.learning_rate
+    before = trainer.model.to_pixel.weight.detach().clone()
+    trainer.train_epoch(progress=False)
+    assert torch.equal(trainer.model.project.weight, weight)
+    assert not torch.equal(trainer.model.to_pixel.weight, before)
+    with pytest.raises(ValueError, match='have no 16 principal components'):
+        fix_text_projection(trainer.model, text_embeddings.vectors[:9])
+
+
+def test_the_text_projection_of_the_first_weights_is_kept(street_dataset, text_embeddings):
+    first = make_trainer(street_dataset, text_embeddings).model
+    trainer = make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, text_projection='keep', init='first', seed=9),
+                           start=first)
+    trainer.train_epoch(progress=False)
+    assert torch.equal(trainer.model.project.weight, first.project.weight)
+
+
+def test_progress_is_printed_where_the_output_is_not_a_terminal(street_dataset, text_embeddings, monkeypatch, capsys):
+    monkeypatch.setattr('lgseg_ros.training.trainer.PROGRESS_SECONDS', 0)
+    make_trainer(street_dataset, text_embeddings).train_epoch()
+    assert 'epoch 1/2, step 1/2: cross_entropy ' in capsys.readouterr().out
+    make_trainer(street_dataset, text_embeddings).train_epoch(progress=False)
+    assert not capsys.readouterr().out
+
+
+def test_data_sets_that_contradict_each_other_are_named_before_any_work(street_dataset, editable_dataset, text_embeddings):
+    edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'car=giraffe'})
+    datasets = [load_dataset(folder, 'train') for folder in (street_dataset, editable_dataset)]
+    with pytest.raises(VocabularyError, match="class 'car' is 'car' in .*street/dataset.yaml and 'giraffe' in .*own/data.*rename"):
+        Trainer(datasets, None, text_embeddings, SMALL_RUN, SMALL_NETWORK)
+
+
+def test_every_image_is_seen_once_an_epoch(street_dataset, text_embeddings):
+    batches = make_trainer(street_dataset, text_embeddings).batches
+    for epoch in (0, 1):
+        seen = np.concatenate([indices for _, indices in batches.plan(epoch)])
+        assert sorted(seen) == [0, 1, 2, 3]
+    assert [list(i) for _, i in batches.plan(0)] != [list(i) for _, i in batches.plan(1)]
+
+
+def test_threads_do_not_change_the_batches(street_dataset, text_embeddings):
+    one, many = (list(make_trainer(street_dataset, text_embeddings, num_workers=n).batches.epoch(3)) for n in (1, 4))
+    for a, b in zip(one, many, strict=True):
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.phase == b.phase
+
+
+def test_processes_share_each_batch(street_dataset, text_embeddings, monkeypatch):
+    """Four images, two processes with two each: between them every image, and none twice."""
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    shares = []
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        batches = BatchLoader([load_dataset(street_dataset, 'train')], [PromptSampler(parse_classes(CLASSES.values()), text_embeddings)], SMALL_RUN)
+        (which, indices), = batches.plan(0)
+        assert sorted(indices) == [0, 1, 2, 3]
+        seen = []
+        monkeypatch.setattr('lgseg_ros.training.data_loader.augment', lambda image, *rest: (seen.append(image), (image, image))[1])
+        batches.load(0, 0, which, indices)
+        shares.append({image.tobytes() for image in seen})
+    assert len(shares[0]) == len(shares[1]) == 2 and not shares[0] & shares[1]
+
+
+SYNCHRONY = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from lgseg_ros.training.distributed import check_agreement, process_group, rank_and_world
+sys.path.insert(0, sys.argv[3])
+from training_harness import SMALL_RUN, make_trainer
+from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
+with process_group(torch.device('cpu')):
+    trainer = make_trainer(Path(sys.argv[1]), load_npz_bank(sys.argv[2]), replace(SMALL_RUN, batch_size=1), validation=False)
+    trainer.train_epoch(progress=False)
+    learnt = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    check_agreement('weights', learnt.view(torch.int32).long().sum().item(), torch.device('cpu'))
+    seen = next(b for name, b in trainer.model.named_buffers() if name.endswith('running_mean'))
+    if rank_and_world()[0] == 0:
+        print('weights agree')
+    check_agreement('images', seen.view(torch.int32).long().sum().item(), torch.device('cpu'))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_processes_learn_the_same_from_different_images(street_dataset, tmp_path):
+    """After an epoch all weights are equal bit by bit; the statistics of batch norm, of each one's own images, do not."""
+    script = tmp_path / 'synchrony.py'
+    script.write_text(SYNCHRONY)
+    answer = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(script),
+         str(street_dataset), str(write_text_embeddings(tmp_path / 'bank.npz')), str(Path(__file__).resolve().parents[1] / 'helpers')],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
+    assert answer.stdout.count('weights agree') == 1, answer.stderr
+    assert answer.returncode != 0 and 'different images' in answer.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_learn_one_network(street_dataset, tmp_path):
+    """torchrun with gloo, stopped and resumed: one process writes and reports."""
+    text_embeddings = write_text_embeddings(tmp_path / 'bank.npz')
+    run = tmp_path / 'run'
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+               '-m', 'lgseg_ros.cli.main', 'train', '--data', str(street_dataset), '--bank', str(text_embeddings), '--out', str(run),
+               '--backbone', SMALL_NETWORK.backbone, '--pretrained', 'none', '--crop', '64x96', '--batch-size', '1',
+               '--warmup-steps', '2', '--epochs', '2', '--device', 'cpu']
+    for extra, said in ((['--stop-epoch', '1'], 'epoch 1 of 2'), ([], 'epoch 2 of 2')):
+        answer = subprocess.run([*command, *extra], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True,
+                                text=True)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.count(said) == 1, 'one process reports'
+    log = read_log(run)
+    assert [record['epoch'] for record in log] == [1, 2] and 'validation' in log[-1]
+    assert load_run(run).model.config.text_dim == TEXT_DIM

@@ -1,0 +1,403 @@
+"""Where text embeddings come from: weights, cache, CLIP, or a refusal; with a real, very small CLIP."""
+
+import os
+import pickle
+import resource
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.vocabulary.classes import VocabularyError
+from lgseg_ros.vocabulary.embedding_cache import MAX_ENTRIES, EmbeddingCache
+from lgseg_ros.vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
+from lgseg_ros.vocabulary.text_source import TextSource
+from lgseg_ros.vocabulary.text_space import TextSpace, check_template, read_space
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+from tiny_clip import CLASS_NAMES, ROOT, WITHOUT_CLIP, run_python
+
+SPACE = TextSpace('some-model', 'some-tag')
+
+
+@pytest.fixture
+def warned():
+    return []
+
+
+# --- the chain
+
+
+def test_a_user_without_a_home_has_no_cache_and_no_failure():
+    """A container's user that is only a number. The folder is not in /tmp, where anybody may put files."""
+    if os.getuid():
+        pytest.skip('only root can become another user')
+    code = '''
+import os
+from lgseg_ros.utils.paths import cache_folder
+from lgseg_ros.vocabulary import clip_checkpoint
+os.setuid(54321)
+assert not clip_checkpoint._caches_hold_weights("ViT-B-16")
+print(cache_folder())'''
+    place = {name: value for name, value in os.environ.items()
+             if name not in ('HOME', 'LGSEG_CACHE', 'XDG_CACHE_HOME')}
+    done = subprocess.run([sys.executable, '-c', code], env=place, capture_output=True, text=True)
+    assert done.stdout.strip() == '/nonexistent/.cache/lgseg', done.stderr
+
+
+def test_a_new_phrase_is_embedded_then_cached_then_known_without_clip(tiny_clip_weights, tiny_clip_folder):
+    source = TextSource(tiny_clip_weights)
+    rows = source.rows(['car', 'Euro_Pallet', 'car', 'fork lift'])
+    assert rows.shape == (4, 8) and rows.dtype == np.float32
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)   # the weights' own are kept in fp16
+    assert np.array_equal(rows[0], tiny_clip_weights.bank.rows(['car'])[0]) and np.array_equal(rows[0], rows[2])
+    assert list(source.cache.templates) == ['euro pallet', 'fork lift']
+    answer = run_python(WITHOUT_CLIP + '''
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.vocabulary.text_source import TextSource
+print(TextSource(load_weights(sys.argv[1])).rows(['euro pallet']).tobytes().hex())''',
+                        tiny_clip_folder / 'small.safetensors')
+    again = np.frombuffer(bytes.fromhex(answer.stdout.strip()), np.float32)
+    assert np.allclose(again, rows[1], atol=1e-6), answer.stderr
+
+
+def test_phrases_of_the_weights_need_no_encoder(tiny_clip_weights, tiny_clip_folder):
+    answer = run_python('''
+import sys
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.vocabulary.text_source import TextSource
+TextSource(load_weights(sys.argv[1])).rows(['car', 'sky'])
+print('torch' in sys.modules, 'open_clip' in sys.modules)''', tiny_clip_folder / 'small.safetensors')
+    assert answer.stdout.strip() == 'False False', answer.stderr
+
+
+def test_new_phrases_are_those_that_only_the_encoder_can_embed(tiny_clip_weights):
+    source = TextSource(tiny_clip_weights)
+    assert source.new_phrases(['car', 'Fork_Lift', 'fork lift', 'crate']) == ['fork lift', 'crate']
+    assert list(source.embed(['fork lift'])) == ['fork lift']
+    assert source.new_phrases(['car', 'fork lift', 'crate']) == ['crate']
+    assert TextSource(tiny_clip_weights).new_phrases(['fork lift']) == []   # another process's view: by the cache
+
+
+def test_without_clip_a_new_phrase_is_refused_with_the_fix(tiny_clip_weights, tiny_clip_folder):
+    answer = run_python(WITHOUT_CLIP + '''
+from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.vocabulary.text_source import TextSource
+source = TextSource(load_weights(sys.argv[1]))
+for words in (['car', 'sidewlk', 'forklift'], [f'unknown word {i} ' + 'x' * 80 for i in range(255)]):
+    try:
+        source.rows(words)
+    except ValueError as error:
+        print(error)''', tiny_clip_folder / 'small.safetensors')
+    short, long = answer.stdout.splitlines()
+    assert "'sidewlk' is not known (near: sidewalk" in short and "'forklift' is not known (near: fork" in short
+    assert 'open_clip is not installed here' in short and 'lgseg embed "sidewlk" "forklift"' in short
+    assert len(long) < 750 and 'more; ' in long
+
+
+def test_a_refusal_changes_no_vocabulary(tiny_clip_weights, monkeypatch):
+    state = VocabularyState(TextSource(tiny_clip_weights))
+    before = state.replace(['car', 'lorry=truck|articulated lorry'], threshold=0.25)
+    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', 'nowhere.safetensors')
+    refusing = VocabularyState(TextSource(tiny_clip_weights))
+    with pytest.raises(VocabularyError, match="'snow plough' is not known.*nowhere.safetensors does not exist"):
+        refusing.replace(['car', 'snow plough'])
+    assert refusing.current is None
+    after = state.replace(['sky'])
+    assert before.texts == ('car', 'lorry=truck|articulated lorry') and before.version == 1
+    assert (after.version, after.texts, after.threshold) == (2, ('sky',), 0.25)
+
+
+# --- which encoder
+
+
+@pytest.mark.parametrize('entry, template, expected', [
+    ('ViT-B-16 (OpenAI)', 'a photo of a X', TextSpace('ViT-B-16', 'openai', 'a photo of a {}')),
+    ('ViT-L-14/laion2b_s32b_b82k', None, TextSpace('ViT-L-14', 'laion2b_s32b_b82k')),
+    ({'model': 'RN50', 'pretrained': 'cc12m', 'template': 'the {}'}, None, TextSpace('RN50', 'cc12m', 'the {}')),
+    (None, None, None), ('CLIP', None, None), ({'model': 'RN50'}, None, None),
+    ({'model': 1, 'pretrained': 2}, None, None),
+])
+def test_cards_name_their_encoder(entry, template, expected):
+    assert read_space(entry, template) == expected
+    if expected:
+        assert read_space(expected.as_dict()) == expected
+
+
+def test_the_same_encoder_by_another_name():
+    openai = TextSpace('ViT-B-16', 'openai')
+    assert openai.same_vectors(TextSpace('ViT-B-16-quickgelu', 'OpenAI', 'the {}'))
+    assert not openai.same_vectors(TextSpace('ViT-B-16', 'laion400m_e32'))
+    assert not openai.same_vectors(TextSpace('ViT-B-32', 'openai'))
+
+
+def test_an_encoder_with_other_numbers_is_refused(tiny_clip_weights, tiny_clip_folder, monkeypatch):
+    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(tiny_clip_folder / 'other.safetensors'))
+    source = TextSource(tiny_clip_weights)
+    for _ in range(2):
+        with pytest.raises(VocabularyError,
+                           match=r'other\.safetensors: its text encoder does not match small\.safetensors'):
+            source.rows(['forklift'])
+    assert source.cache.templates == {}
+
+
+class Harm:
+    def __reduce__(self):
+        return os.mkdir, ('harm-was-done',)
+
+
+@pytest.mark.parametrize('name', ['cut.safetensors', 'text.pt', 'pickle.pt'])
+def test_damaged_and_hostile_checkpoints_are_refused(tiny_clip_weights, tiny_clip_folder, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    content = {'cut.safetensors': (tiny_clip_folder / 'right.safetensors').read_bytes()[:5000],
+               'text.pt': b'not a checkpoint', 'pickle.pt': pickle.dumps({'state_dict': Harm()})}
+    (tmp_path / name).write_bytes(content[name])
+    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(tmp_path / name))
+    with pytest.raises(VocabularyError, match="'forklift' is not known.*cannot be loaded as tiny") as caught:
+        TextSource(tiny_clip_weights).rows(['forklift'])
+    assert len(str(caught.value)) < 800
+    assert not (tmp_path / 'harm-was-done').exists()
+
+
+def test_weights_that_name_no_encoder_have_only_their_own_phrases(tiny_clip_weights, tiny_clip_folder, tmp_path):
+    for name in ('small.safetensors', 'small.json'):
+        (tmp_path / name).write_bytes((tiny_clip_folder / name).read_bytes())
+    (tmp_path / 'small.json').write_text('{}')
+    source = TextSource(load_weights(tmp_path / 'small.safetensors'))
+    assert len(source.rows(CLASS_NAMES)) == len(CLASS_NAMES)
+    with pytest.raises(VocabularyError, match='does not name its text encoder'):
+        source.rows(['forklift'])
+
+
+def test_a_phrase_longer_than_the_encoder_reads_is_refused(tiny_clip_weights):
+    with pytest.raises(VocabularyError, match='too long for the text encoder'):
+        TextSource(tiny_clip_weights).rows(['a ' * 45])
+
+
+@pytest.mark.parametrize('template', ['a photo', '{} and {}', ''])
+def test_templates_need_one_place_for_the_name(template):
+    with pytest.raises(VocabularyError, match='needs {} once'):
+        check_template(template)
+
+
+def test_other_models_on_the_machine_are_no_reason_to_import_torch(tmp_path):
+    """A misspelt phrase must not cost an import of PyTorch wherever some model was downloaded once."""
+    answer = run_python('''
+import sys
+from pathlib import Path
+from lgseg_ros.vocabulary.clip_checkpoint import EncoderUnavailable, find_checkpoint
+def imports(file):
+    path = Path(sys.argv[1], 'hub', file)
+    path.parent.mkdir(parents=True)
+    path.write_text('')
+    try:
+        find_checkpoint('ViTamin-S', 'datacomp1b')
+    except EncoderUnavailable as error:
+        print('torch' in sys.modules, error)
+imports('models--bert/snapshots/abc/pytorch_model.bin')
+imports('models--timm--ViTamin-S/snapshots/abc/pytorch_model.bin')''', tmp_path, HF_HOME=str(tmp_path),
+                        HOME=str(tmp_path))
+    missing = 'the CLIP weights ViTamin-S/datacomp1b are not on this machine'
+    assert answer.stdout.splitlines() == [f'False {missing}', f'True {missing}'], answer.stderr
+
+
+def test_a_node_never_waits_for_the_network(tiny_clip_folder, tmp_path):
+    """The hub is there and never answers: the phrase is refused without asking it, and embed gives up soon."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        answer = run_python('''
+import sys, time
+from pathlib import Path
+from lgseg_ros.vocabulary.clip_checkpoint import EncoderUnavailable, find_checkpoint
+for download in (False, True):
+    began = time.monotonic()
+    try:
+        find_checkpoint('ViT-B-16', 'openai', download=download)
+    except EncoderUnavailable as error:
+        print(error)
+    if not download:
+        print('torch' in sys.modules)
+print(time.monotonic() - began < 20)
+snapshot = Path(sys.argv[1], 'hub/models--timm--vit_base_patch16_clip_224.openai/snapshots/abc')
+snapshot.mkdir(parents=True)
+(snapshot / 'open_clip_model.safetensors').write_text('')
+(snapshot.parents[1] / 'refs').mkdir()
+(snapshot.parents[1] / 'refs/main').write_text('abc')
+print(find_checkpoint('ViT-B-16', 'openai') == (snapshot / 'open_clip_model.safetensors', True))''', tmp_path,
+                            HF_ENDPOINT=f'http://127.0.0.1:{server.getsockname()[1]}', HF_HOME=str(tmp_path),
+                            HOME=str(tmp_path), HF_HUB_OFFLINE='0', NO_PROXY='127.0.0.1')
+        first, imported, second, soon, cached = answer.stdout.splitlines()
+        assert first == 'the CLIP weights ViT-B-16/openai are not on this machine', answer.stderr
+        assert imported == 'False'
+        assert 'does not answer' in second and soon == cached == 'True'
+        server.settimeout(1)
+        server.accept()[0].close()
+        with pytest.raises(TimeoutError):   # one contact, by the download
+            server.accept()
+
+
+# --- the cache
+
+
+def unit(count, width=4, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_the_cache_lies_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+    monkeypatch.delenv('LGSEG_CACHE', raising=False)
+    assert EmbeddingCache(SPACE, 4).path.parent == tmp_path / 'xdg' / 'lgseg' / 'text'
+    monkeypatch.setenv('LGSEG_CACHE', str(tmp_path / 'mine'))
+    assert EmbeddingCache(SPACE, 4).path.parent == tmp_path / 'mine' / 'text'
+    odd = EmbeddingCache(TextSpace('../../etc', 'x/y'), 4).path
+    assert odd.parent == tmp_path / 'mine' / 'text'
+
+
+def test_additions_of_another_process_are_seen(tmp_path):
+    here, there = (EmbeddingCache(SPACE, 4, tmp_path) for _ in range(2))
+    assert here.find(['a']) == {}
+    vectors = unit(2)
+    there.add(['A', 'b_c'], vectors, 'the {}')
+    assert np.allclose(here.find(['b c', 'x'])['b c'], vectors[1])
+    here.add(['d'], unit(1, seed=1), 'the {}')
+    assert list(there.templates) == ['a', 'b c', 'd']
+
+
+def damage(path, kind):
+    if kind == 'cut':
+        path.write_bytes(path.read_bytes()[:-80])
+    elif kind == 'encrypted':   # by the archive's own flag
+        data = bytearray(path.read_bytes())
+        data[data.index(b'PK\x01\x02') + 8] ^= 1
+        path.write_bytes(data)
+    elif kind == 'noise':
+        path.write_bytes(np.random.default_rng(0).bytes(3000))
+    elif kind == 'other encoder':
+        write_embeddings(path, Embeddings(['a'], unit(1), [''], TextSpace('other', 'tag')))
+    elif kind == 'other width':
+        write_embeddings(path, Embeddings(['a'], unit(1, 7), [''], SPACE))
+    elif kind == 'pickle':
+        np.savez(path, names=np.array(['a', None], object), embeddings=unit(2))
+    elif kind == 'zeros':
+        write_embeddings(path, Embeddings(['a'], np.zeros((1, 4), np.float32), [''], SPACE))
+
+
+@pytest.mark.parametrize('kind', ['cut', 'encrypted', 'noise', 'other encoder', 'other width', 'pickle', 'zeros'])
+def test_damaged_and_foreign_caches_are_set_aside(tmp_path, warned, kind):
+    cache = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
+    cache.add(['a'], unit(1), '')
+    damage(cache.path, kind)
+    fresh = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
+    assert fresh.find(['a']) == {}
+    assert len(warned) == 1 and 'set aside' in warned[0]
+    assert fresh.add(['b'], unit(1), '')
+    assert list(EmbeddingCache(SPACE, 4, tmp_path).templates) == ['b']
+    assert fresh.path.with_suffix('.set-aside').exists()
+
+
+def test_a_cache_that_cannot_be_read_now_stays_for_later(tmp_path, warned):
+    """Too many open files, a file of root's: its phrases are complete, and come back with the next look."""
+    cache = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
+    cache.add(['a'], unit(1), '')
+    fresh, limits = EmbeddingCache(SPACE, 4, tmp_path, warned.append), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert fresh.find(['a']) == fresh.find(['a']) == {}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(warned) == 1 and 'not read now' in warned[0] and 'Too many open files' in warned[0]
+    assert list(fresh.find(['a'])) == ['a'] and not fresh.path.with_suffix('.set-aside').exists()
+
+
+def test_a_cache_that_cannot_be_read_now_is_not_written_over(tmp_path, warned, monkeypatch):
+    """A disk that errs for a moment, or memory that runs out, and then a new phrase."""
+    EmbeddingCache(SPACE, 4, tmp_path).add(['a'], unit(1), '')
+    fresh = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
+
+    def fail(path):
+        raise VocabularyError(path) from MemoryError()
+    with monkeypatch.context() as patch:
+        patch.setattr('lgseg_ros.vocabulary.embedding_cache.read_embeddings', fail)
+        assert not fresh.add(['b'], unit(1), '') and list(fresh.find('ab')) == ['b']
+    assert list(read_embeddings(fresh.path).names) == ['a'] and set(fresh.find('ab')) == {'a', 'b'}
+    assert fresh.add(['c'], unit(1), '') and set(read_embeddings(fresh.path).names) == {'a', 'b', 'c'}
+
+
+def test_a_cache_is_for_every_user(tmp_path):
+    mask = os.umask(0o077)   # an administrator's
+    try:
+        cache = EmbeddingCache(SPACE, 4, tmp_path)
+        cache.add(['a'], unit(1), '')
+    finally:
+        os.umask(mask)
+    assert cache.path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, warned):
+    (tmp_path / 'file').write_text('')
+    cache = EmbeddingCache(SPACE, 4, tmp_path / 'file', warned.append)
+    for name in 'abc':
+        assert not cache.add([name], unit(1), '')
+    assert set(cache.find('abc')) == set('abc')
+    assert len(warned) == 1 and 'LGSEG_CACHE' in warned[0]
+
+
+def test_a_full_disk_leaves_the_old_cache_whole(tmp_path, warned):
+    cache = EmbeddingCache(SPACE, 4, tmp_path, warned.append)
+    cache.add(['a'], unit(1), '')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))   # bytes a file may have: writing more fails
+    try:
+        assert not cache.add(['b'], unit(1), '')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(warned) == 1 and list(read_embeddings(cache.path).names) == ['a']
+    assert [p.name for p in cache.path.parent.iterdir() if 'part' in p.name] == []
+    assert set(cache.find('ab')) == set('ab')
+
+
+def test_two_processes_lose_nothing(tmp_path):
+    code = '''
+import sys
+import numpy as np
+from lgseg_ros.vocabulary.embedding_cache import EmbeddingCache
+from lgseg_ros.vocabulary.text_space import TextSpace
+for i in range(20):
+    EmbeddingCache(TextSpace('some-model', 'some-tag'), 4, sys.argv[1]).add(
+        [f'{sys.argv[2]} {i}'], np.eye(4)[:1], '')'''
+    processes = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path), name], cwd=ROOT)
+                 for name in ('one', 'two')]
+    assert [p.wait(60) for p in processes] == [0, 0]
+    assert set(EmbeddingCache(SPACE, 4, tmp_path).templates) == {f'{n} {i}' for n in ('one', 'two') for i in range(20)}
+
+
+def test_the_cache_does_not_grow_without_end(tmp_path):
+    cache = EmbeddingCache(SPACE, 4, tmp_path)
+    cache.add([f'old {i}' for i in range(MAX_ENTRIES)], unit(MAX_ENTRIES), '')
+    cache.add(['new 1', 'new 2'], unit(2), '')
+    names = list(read_embeddings(cache.path).names)
+    assert len(names) == MAX_ENTRIES and names[0] == 'old 2' and names[-1] == 'new 2'
+
+
+def test_files_that_promise_more_than_they_hold_are_refused(tmp_path):
+    """A header of 80 bytes must not make the reader allocate terabytes, nor a small archive unpack to them."""
+    promise = str({'descr': '<f4', 'fortran_order': False, 'shape': (10**9, 512)})
+    header = b"\x93NUMPY\x01\x00v\x00" + promise.ljust(117).encode() + b'\n'
+    bomb, liar = tmp_path / 'bomb.npz', tmp_path / 'liar.npz'
+    with zipfile.ZipFile(liar, 'w') as archive:
+        archive.writestr('embeddings.npy', header)
+        archive.writestr('names.npy', header)
+    with zipfile.ZipFile(bomb, 'w', zipfile.ZIP_DEFLATED) as archive:
+        with archive.open('embeddings.npy', 'w', force_zip64=True) as file:
+            for _ in range(300):
+                file.write(bytes(2**20))
+    began = time.monotonic()
+    with pytest.raises(VocabularyError, match='liar.npz.*cut off'):
+        read_embeddings(liar)
+    with pytest.raises(VocabularyError, match='bomb.npz.*256 MiB'):
+        read_embeddings(bomb)
+    assert time.monotonic() - began < 5

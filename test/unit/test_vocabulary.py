@@ -1,0 +1,210 @@
+"""Names, phrases, ids and presets: what is refused, and what ids promise."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_classes, phrases_of
+from lgseg_ros.vocabulary.presets import load_presets
+from lgseg_ros.vocabulary.text_embeddings import TextBank, load_npz_bank
+from lgseg_ros.vocabulary.vocabulary import VocabularyState
+
+PHRASES = sorted({phrase for preset in load_presets().values() for spec in preset.classes.values()
+                for phrase in spec.phrases} | {f'thing {n}' for n in range(300)})
+
+
+@pytest.fixture
+def bank():
+    vectors = np.random.default_rng(0).normal(size=(len(PHRASES), 8))
+    return TextBank(PHRASES, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+@pytest.fixture
+def state(bank):
+    return VocabularyState(bank)
+
+
+def test_a_class_is_read_and_written_as_text():
+    assert parse_class('car').phrases == ('car',)
+    spec = parse_class(' Vehicle = car | Pickup_Truck |car')
+    assert (spec.name, spec.phrases) == ('Vehicle', ('car', 'pickup truck'))
+    assert parse_class(str(spec)) == spec
+    assert str(parse_class('car')) == 'car'
+
+
+def test_accents_may_be_typed_in_either_way():
+    """Composed, or decomposed as macOS writes them: people read the same word."""
+    one, other = (parse_class(f'{word}=Fußgänger|{word}') for word in ('caf\u00e9', 'cafe\u0301'))
+    assert one == other
+
+
+@pytest.mark.parametrize('texts, reason', [
+    ([], 'empty'), ([''], 'empty name'), (['=car'], 'empty name'), (['car='], 'empty name'), (['car=a||b'], 'empty'),
+    (['car', 'car'], 'named twice'),
+    (['x' * 10_000], '10000 characters'), (['a\nb'], 'control characters'),
+    ([f'c{n}' for n in range(300)], '300 classes have 300 phrases'),
+    (['a=' + '|'.join(f'p{n}' for n in range(256))], '1 classes have 256 phrases'),
+])
+def test_unusable_vocabularies_are_refused_with_the_reason(texts, reason):
+    with pytest.raises(VocabularyError, match=reason) as caught:
+        parse_classes(texts)
+    assert len(str(caught.value)) < 400   # a hostile name is not repeated whole
+
+
+def test_the_limit_is_255_phrases():
+    assert len(parse_classes([f'c{n}' for n in range(255)])) == 255
+
+
+def test_unknown_phrases_are_named_with_near_ones(state):
+    with pytest.raises(VocabularyError, match="'sidewlk' is not known .near: sidewalk"):
+        state.replace(['road', 'sidewlk'])
+    assert state.current is None
+
+
+def test_text_embeddings_belong_to_their_class(state, bank):
+    vocabulary = state.replace(['vehicle=car|truck', 'sky'])
+    assert vocabulary.row_ids.tolist() == [0, 0, 1]
+    assert np.array_equal(vocabulary.rows, bank.rows(['car', 'truck', 'sky']))
+    assert vocabulary.texts == ('vehicle=car|truck', 'sky')
+
+
+def test_an_id_is_never_given_to_another_name(state):
+    rng = np.random.default_rng(1)
+    holder = {}
+    for _ in range(60):
+        names = [f'thing {n}' for n in rng.choice(200, size=rng.integers(1, 9), replace=False)]
+        vocabulary = state.replace(names)
+        assert len(set(vocabulary.ids)) == len(names)
+        for name, i in zip(vocabulary.names, vocabulary.ids, strict=True):
+            assert holder.setdefault(i, name) == name
+            assert 0 <= i <= 254
+    assert [v for v in holder.values() if list(holder.values()).count(v) > 1] == []
+
+
+def test_when_ids_run_out_the_message_gives_the_fix(state):
+    state.replace([f'thing {n}' for n in range(255)])
+    before = state.current
+    with pytest.raises(VocabularyError, match='restart the node'):
+        state.replace(['thing 260'])
+    assert state.current is before
+    state.replace(['thing 3'])   # a known name still works
+
+
+def test_a_refusal_changes_nothing(state):
+    before = state.replace(['road', 'car'])
+    for bad in ([], ['road', 'road'], ['nonsense word'], [f'thing {n}' for n in range(256)]):
+        with pytest.raises(VocabularyError):
+            state.replace(bad)
+    with pytest.raises(VocabularyError, match='above 1'):
+        state.replace(['sky'], threshold=1.5)
+    with pytest.raises(VocabularyError, match='did you mean'):
+        state.replace([], preset='cityscape')
+    assert state.current is before
+    assert state.replace(['sky']).ids == (2,)   # refused names took no ids
+
+
+@pytest.mark.parametrize('classes, preset, shared', [
+    (['car', 'Car'], '', "'car' is a phrase of 'car' and of 'Car'"),
+    (['pavement=pavement|sidewalk', 'road', 'sidewalk'], '', "'sidewalk' is a phrase of 'pavement' and of 'sidewalk'"),
+    (['sign', 'traffic light'], 'camvid', "'traffic light' is a phrase of 'sign' and of 'traffic light'"),
+    (['car', 'truck'], '', ''), ([], 'cityscapes', ''), ([], 'autoware', ''), ([], 'nav2', '')])
+def test_a_phrase_of_two_classes_gives_a_warning(state, classes, preset, shared):
+    """Also one that only the preset gives: in camvid a sign is a traffic sign or a traffic light."""
+    warning = state.prepare(classes, preset).warning
+    assert warning.startswith(shared) and bool(warning) == bool(shared)
+
+
+def test_prepare_and_validate_have_no_effect(state):
+    state.prepare(['road', 'car'])
+    state.validate(['road', 'car'])
+    assert state.current is None
+    assert state.replace(['sky']).ids == (0,)
+
+
+def test_validate_checks_all_but_the_text_embeddings(state):
+    specs = state.validate(['vehicle=car|nonsense phrase', 'ROAD'], 'autoware', threshold=0.5)
+    assert phrases_of(specs) == ['car', 'nonsense phrase', 'road']
+    state.replace(['thing 1'])
+    for classes, preset, threshold, reason in ((['a', 'a'], '', None, 'named twice'), ([], 'nope', None, 'is unknown'),
+                                               ([], 'autoware', None, 'needs id 0'), (['sky'], '', 2.0, 'above 1')):
+        with pytest.raises(VocabularyError, match=reason):
+            state.validate(classes, preset, threshold)
+
+
+def test_threshold_is_kept_unless_given(state):
+    assert state.replace(['sky'], threshold=0.3).threshold == 0.3
+    for keep in (None, math.nan, -1.0):
+        assert state.replace(['sky'], threshold=keep).threshold == 0.3
+    assert state.replace(['sky'], threshold=0.0).threshold == 0.0
+
+
+@pytest.mark.parametrize('name', load_presets())
+def test_presets_give_their_ids(state, name):
+    preset = load_presets()[name]
+    vocabulary = state.replace([], preset.name)
+    assert dict(zip(vocabulary.ids, vocabulary.names, strict=True)) == {i: s.name for i, s in preset.classes.items()}
+
+
+def test_the_real_text_embeddings_hold_all_phrases_of_the_presets(clip_text_embeddings):
+    for preset in load_presets().values():
+        clip_text_embeddings.rows([phrase for spec in preset.classes.values() for phrase in spec.phrases])
+
+
+def test_classes_with_a_preset_take_its_ids_and_phrases(state):
+    vocabulary = state.replace(['VEHICLE', 'ROAD', 'thing 5', 'SKY=thing 6'], 'autoware')
+    assert vocabulary.ids[:2] == (7, 9) and vocabulary.ids[3] == 15
+    assert vocabulary.ids[2] == 16
+    assert vocabulary.specs[0].phrases == ('car', 'truck', 'bus')
+    assert vocabulary.specs[3].phrases == ('thing 6',)
+    own = state.prepare(['BUILDING=building', 'ROAD'], 'autoware').specs[0]
+    assert own.phrases == ('building',), 'a phrase that is given is not replaced, even by the same name'
+    assert state.prepare([str(own)], 'autoware').specs[0].phrases == ('building',), 'its text can be given again'
+
+
+@pytest.mark.parametrize('taken', [['thing 1', 'thing 2'], ['thing 1']])   # 0 and 1; only 0, its UNKNOWN
+def test_fixed_ids_are_refused_when_taken(state, taken):
+    before = state.replace(taken)
+    with pytest.raises(VocabularyError, match='preset:=autoware'):
+        state.replace(['SKY'], 'autoware')
+    assert state.current is before
+    assert state.replace(['thing 9']).ids == (len(taken),)   # the refused preset claimed nothing
+
+
+def test_autowares_ids_are_never_given_to_other_names(bank):
+    """Its filter deletes points by id: also those of 0 and of the labels that are no classes of the preset."""
+    autoware = load_presets()['autoware']
+    assert sorted(autoware.fixed.values()) == list(range(16))
+    ids = {}
+    state = VocabularyState(bank, ids)
+    assert state.replace(['ROAD', 'thing 1', 'thing 2'], 'autoware').ids == (9, 16, 17)
+    assert state.replace(['thing 3', 'thing 4']).ids == (18, 19)   # the run goes on without naming the preset
+    assert min(state.replace([], 'camvid').ids) == 20              # nor does another preset get them
+    assert VocabularyState(bank, ids).replace(['thing 5', 'SKY=sky']).ids[1] == 15
+    assert state.replace(['ROAD_PAINT=thing 6']).ids == (11,)      # a label of Autoware's by its own name
+
+
+def test_a_preset_that_was_only_prepared_claims_nothing(state):
+    state.prepare([], 'autoware')
+    assert state.replace(['thing 1']).ids == (0,)
+
+
+def test_presets_without_fixed_ids_give_way(state):
+    state.replace([], 'camvid')
+    vocabulary = state.replace([], 'cityscapes')
+    assert len(set(vocabulary.ids)) == 19
+    assert dict(zip(vocabulary.names, vocabulary.ids, strict=True))['sky'] == 0   # its id of this run
+
+
+def test_embedding_files_are_checked(tmp_path):
+    missing = tmp_path / 'none.npz'
+    with pytest.raises(VocabularyError, match='none.npz'):
+        load_npz_bank(missing)
+    (tmp_path / 'bad.npz').write_bytes(b'PK\x03\x04 not really')
+    with pytest.raises(VocabularyError, match='bad.npz'):
+        load_npz_bank(tmp_path / 'bad.npz')
+    np.savez(tmp_path / 'pickle.npz', names=np.array(['a', None], object), embeddings=np.ones((2, 3)))
+    with pytest.raises(VocabularyError, match='pickle.npz'):
+        load_npz_bank(tmp_path / 'pickle.npz')
+    with pytest.raises(VocabularyError, match='not finite'):
+        TextBank(['a'], [[np.nan, 1]])
