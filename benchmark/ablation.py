@@ -154,7 +154,7 @@ class Results:
     """The metrics of finished entries, in NAME.json with everything and in NAME.md for people."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Begin with the content of the file at `path`, if there is one.  Ends the program if it is of other settings."""
+        """Begin with the content of `path`, if it exists.  Ends the program if it is of other settings."""
         self.path, self.settings, self.metrics, self.costs = path, settings, {}, {}
         if path.exists():
             stored = json.loads(path.read_text())
@@ -199,7 +199,10 @@ def tabulate(metrics: dict[tuple[str, int], dict[str, Any]],
 
 
 def metrics_of(folder: Path, unseen: list[str]) -> dict[str, Any]:
-    """Return the percentages of a finished run: mIoU, IoU per class, and with unseen classes seen, unseen, harmonic mIoU."""
+    """Return mIoU and IoU per class of a finished run, percent.
+
+    With unseen classes also the means of seen and unseen classes, and their harmonic mean.
+    """
     validation = read_log(folder)[-1]['validation']
     iou = {name: value or 0.0 for name, value in validation['iou'].items()}
     metrics = {'miou': validation['miou'], 'iou': iou}

@@ -17,7 +17,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.demo.run import stop
+from lgseg_ros.utils.subprocesses import stop_process
 from lgseg_ros.engines.cpu import machine
 
 from node import Listener, cpu_seconds, draw, prepare_ros, start_camera, start_node
@@ -45,7 +45,7 @@ def measure(picture, size, cameras, rate, seconds, parameters):
         sent = sum(json.loads(sender.communicate()[0].splitlines()[-1])['frames_sent'] for sender in senders)
     finally:
         for process in (*senders, node):
-            stop(process)
+            stop_process(process)
         for listener in listeners:
             listener.node.destroy_node()
     counts = [len(listener.latencies) for listener in listeners]

@@ -27,7 +27,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.demo.run import environment, start, stop
+from lgseg_ros.demo.run import process_environment
+from lgseg_ros.utils.subprocesses import start_module, stop_process
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.factory import close_engine, create_engine
 from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
@@ -75,12 +76,12 @@ class Listener:
 def start_node(*parameters, remap='image:=/camera/image_raw'):
     """The real node as a process; parameters: 'name:=value'."""
     words = [word for parameter in parameters for word in ('-p', parameter)]
-    return start('lgseg_ros.node.main', '--ros-args', '-r', remap, '--log-level', 'warn', *words, env=os.environ)
+    return start_module('lgseg_ros.node.main', '--ros-args', '-r', remap, '--log-level', 'warn', *words, env=os.environ)
 
 
 def start_camera(picture, size, rate, seconds, topic='/camera/image_raw'):
     """A process that publishes one picture; prints how many at the end."""
-    return start('lgseg_ros.demo.camera', '--source', picture, '--topic', topic, '--size', size, '--fps', str(rate),
+    return start_module('lgseg_ros.demo.camera', '--source', picture, '--topic', topic, '--size', size, '--fps', str(rate),
                  '--frames', str(int(rate * seconds)), '--loop', env=os.environ, stdout=-1)
 
 
@@ -118,7 +119,7 @@ def measure(picture, size, rate, seconds, parameters=()):
         listener.spin(lambda: False, 1.5)   # the last counters
         sent = json.loads(camera.communicate()[0].splitlines()[-1])['frames_sent']
     finally:
-        stop(node)
+        stop_process(node)
         listener.node.destroy_node()
     return summarise(size, rate, sent, listener, share)
 
@@ -166,7 +167,7 @@ def peak(picture, size, seconds, parameters=()):
 def prepare_ros():
     """A domain of our own and the shipped transport profile, for this process and its children."""
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
-    os.environ.update(environment())
+    os.environ.update(process_environment())
     rclpy.init(args=[])   # the command line is not for ROS
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import rclpy
 
-from lgseg_ros.demo.run import stop
+from lgseg_ros.utils.subprocesses import stop_process
 
 from node import Listener, draw, prepare_ros, start_camera, start_node
 
@@ -39,7 +39,7 @@ def main():
             listener.spin(lambda: profiler.poll() is not None, arguments.seconds + 30)
         finally:
             for process in (camera, node):
-                stop(process)
+                stop_process(process)
             listener.node.destroy_node()
     rclpy.try_shutdown()
     return profiler.returncode

@@ -39,7 +39,8 @@ from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.demo.run import environment, start, stop
+from lgseg_ros.demo.run import process_environment
+from lgseg_ros.utils.subprocesses import start_module, stop_process
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.node.image_conversions import image_message
 from lgseg_ros.demo.street import StreetCamera
@@ -318,8 +319,8 @@ def main():
     """Parse the command line, run, print the last lines."""
     arguments = parse_arguments()
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))   # not to meet a robot by chance
-    os.environ.update(environment())
-    process = start('lgseg_ros.node.main', '--ros-args', '-r', f'__node:={NODE[1:]}', '--log-level', 'fatal',
+    os.environ.update(process_environment())
+    process = start_module('lgseg_ros.node.main', '--ros-args', '-r', f'__node:={NODE[1:]}', '--log-level', 'fatal',
                     '-p', f'cameras:=[{", ".join(CAMERAS)}]', env=os.environ)
     rclpy.init()
     node, executor = rclpy.create_node('soak_peer'), SingleThreadedExecutor()
@@ -338,7 +339,7 @@ def main():
         result = soak.play(arguments.minutes * 60, arguments.change_every, arguments.fault_every, arguments.warm_up * 60,
                            show_progress)
     finally:
-        code = stop(process, timeout=30)   # patient: a busy machine is no fault of the node
+        code = stop_process(process, timeout=30)   # patient: a busy machine is no fault of the node
         executor.shutdown()
         spinner.join(5)
         rclpy.try_shutdown()

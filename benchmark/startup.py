@@ -19,7 +19,7 @@ from pathlib import Path
 import rclpy
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.demo.run import stop
+from lgseg_ros.utils.subprocesses import stop_process
 from lgseg_ros.engines.cpu import machine
 
 from node import Listener, draw, prepare_ros, start_camera, start_node
@@ -48,7 +48,7 @@ def first_mask_seconds(picture, size, parameters):
             spin_until(listener, lambda: listener.arrivals, 60)
             return listener.arrivals[0] - began
         finally:
-            stop(node)
+            stop_process(node)
     finally:
         camera.kill()
         camera.communicate()

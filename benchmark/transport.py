@@ -21,7 +21,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.demo.run import keep_to_this_host, start, stop
+from lgseg_ros.utils.ros_utils import limit_discovery_to_localhost
+from lgseg_ros.utils.subprocesses import start_module, stop_process
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.utils.paths import find_share
 
@@ -48,14 +49,14 @@ def measure(picture, size, frames, profile):
     env = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     if profile:
         env.update(dict.fromkeys(VARIABLES, str(profile)))
-    node = start('lgseg_ros.node.main', '--ros-args', '-r', 'image:=/camera/image_raw', '--log-level', 'warn', env=env)
+    node = start_module('lgseg_ros.node.main', '--ros-args', '-r', 'image:=/camera/image_raw', '--log-level', 'warn', env=env)
     try:
-        camera = start('lgseg_ros.demo.camera', '--source', picture, '--size', size, '--fps', '30', '--frames',
+        camera = start_module('lgseg_ros.demo.camera', '--source', picture, '--size', size, '--fps', '30', '--frames',
                        str(frames), '--loop', env=env, stdout=-1)
         sent = json.loads(camera.communicate(timeout=frames / 30 * 10 + 60)[0].splitlines()[-1])['frames_sent']
         return {'size': size, 'profile': bool(profile), 'sent': sent, 'received': received(10)}
     finally:
-        stop(node)
+        stop_process(node)
 
 
 def main():
@@ -66,7 +67,7 @@ def main():
     add_json_option(parser)
     arguments = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
-    keep_to_this_host(os.environ)
+    limit_discovery_to_localhost(os.environ)
     profile, rows = find_share('config', 'fastdds.xml'), []
     with tempfile.TemporaryDirectory() as folder:
         picture = str(Path(folder) / 'noise.png')

@@ -25,7 +25,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import LabelInfo
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.demo.run import stop
+from lgseg_ros.utils.subprocesses import stop_process
 from lgseg_ros.engines.cpu import machine
 from lgseg_ros.srv import SetVocabulary
 
@@ -124,7 +124,7 @@ def run(arguments, picture):
         time.sleep(1)
     finally:
         for process in filter(None, (camera, node)):
-            stop(process)
+            stop_process(process)
         consumer.close()
     return summarise(consumer, caller.milliseconds, sent, half, changing)
 

@@ -107,7 +107,9 @@ choose_python_for_wheels() {
 # that it was made from.
 leave_venv() {
     PYTHON=$(command -v "$PYTHON")
-    case $PYTHON in "$VENV"/*) PYTHON=$("$PYTHON" -c 'import sys; print(sys._base_executable)') ;; esac
+    # Before Python 3.11 the base executable of a virtual environment is not known there; it is a link to it.
+    local base='import os, sys; base = sys._base_executable; print(os.path.realpath(base) if base == sys.executable else base)'
+    case $PYTHON in "$VENV"/*) PYTHON=$("$PYTHON" -c "$base") ;; esac
 }
 
 check_build_tools() {

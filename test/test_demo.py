@@ -1,4 +1,4 @@
-"""The demo end to end: three processes, a change of words half-way, and what it leaves behind."""
+"""The demo end to end: three processes, a change of vocabulary half-way, and what it writes."""
 
 import json
 import os
@@ -10,11 +10,11 @@ import cv2
 import psutil
 import pytest
 from rclpy.qos import qos_profile_sensor_data
-from ros_graph import NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
-from lgseg_ros.demo.run import keep_to_this_host
 from lgseg_ros.demo.street import StreetCamera
+from lgseg_ros.utils.ros_utils import limit_discovery_to_localhost
+from ros_graph import NodeProcess, Peer, wait_until
 
 
 def run_demo(*arguments):
@@ -33,11 +33,12 @@ def video(tmp_path_factory):
     return path
 
 
-def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
+def test_a_video_gives_masks_images_and_a_summary(video, tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'notes.txt').write_text('mine')
-    done = run_demo('--source', str(video), '--vocabulary', 'road,sky,building', '--second-vocabulary', 'road,car,tree', '--out', str(out))
+    done = run_demo('--source', str(video), '--vocabulary', 'road,sky,building',
+                    '--second-vocabulary', 'road,car,tree', '--out', str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (out / 'notes.txt').exists(), 'what is not of a demo stays'
     summary = json.loads((out / 'summary.json').read_text())
@@ -45,7 +46,7 @@ def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     assert 4 <= summary['masks'] <= 48
     assert summary['masks'] <= summary['frames_received'] <= 48
     assert summary['engine'].startswith(('onnxruntime', 'openvino'))
-    assert summary['vocabulary_versions'] == 2 and summary['masks_unexplained'] == 0
+    assert summary['vocabulary_versions'] == 2 and summary['masks_with_unknown_ids'] == 0
     assert summary['service']['success'] and summary['service']['names'] == ['road', 'car', 'tree']
     assert summary['latency_ms']['p50'] <= summary['latency_ms']['p95'] and summary['service_ms'] > 0
     before, after = cv2.imread(str(out / 'before.png')), cv2.imread(str(out / 'after.png'))
@@ -54,11 +55,11 @@ def test_a_video_becomes_masks_pictures_and_a_summary(video, tmp_path):
     assert 'vocabulary changed in' in done.stdout
 
 
-def test_a_film_of_an_odd_rate_played_from_a_folder_of_odd_files(tmp_path):
+def test_an_odd_frame_rate_in_a_folder_with_odd_files(tmp_path):
     """Rates of phones have digits that MPEG-4 has no room for, and files there may have any name."""
     (tmp_path / 'queue.py').write_text('raise SystemExit("taken")')
-    done = subprocess.run(['lgseg', 'demo', '--source', 'street', '--size', '64x48', '--fps', '100.1234', '--duration', '4',
-                           '--out', 'out'],
+    done = subprocess.run(['lgseg', 'demo', '--source', 'street', '--size', '64x48', '--fps', '100.1234',
+                           '--duration', '4', '--out', 'out'],
                           cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert cv2.VideoCapture(str(tmp_path / 'out/overlay.mp4')).read()[0]
@@ -74,10 +75,10 @@ def test_a_camera_without_an_end_is_recorded_for_the_time_given(tmp_path):
 
 
 def test_the_demo_does_not_play_what_it_is_about_to_write(video, tmp_path):
-    film = tmp_path / 'overlay.mp4'
-    film.write_bytes(video.read_bytes())
-    done = run_demo('--source', str(film), '--out', str(tmp_path))
-    assert done.returncode == 1 and 'give another --out' in done.stderr and film.exists()
+    path = tmp_path / 'overlay.mp4'
+    path.write_bytes(video.read_bytes())
+    done = run_demo('--source', str(path), '--out', str(tmp_path))
+    assert done.returncode == 1 and 'give another --out' in done.stderr and path.exists()
 
 
 @pytest.mark.parametrize('size', ['1280', 'big', '8x8', '640x'])
@@ -91,7 +92,7 @@ def test_a_size_that_is_none_is_refused_at_once(size, tmp_path):
     (['--source', 'nowhere.mp4'], 'nowhere.mp4'), (['--source', 'street', '--frames', '-3'], '--frames is -3'),
     (['--source', 'street', '--preset', 'camvit'], 'the node ended'),
 ])
-def test_what_cannot_run_says_why(arguments, reason, tmp_path):
+def test_errors_give_the_reason(arguments, reason, tmp_path):
     done = run_demo(*arguments, '--out', str(tmp_path / 'out'))
     assert done.returncode == 1
     assert reason in done.stderr and 'Traceback' not in done.stderr
@@ -111,7 +112,8 @@ def test_a_node_that_runs_already_is_left_alone(tmp_path):
         done = run_demo('--source', 'street', '--size', '320x240', '--duration', '3', '--out', str(tmp_path), '--json')
         assert done.returncode == 0, done.stdout + done.stderr
         summary = json.loads(done.stdout)
-        assert summary['masks_unexplained'] == 0 and max(summary['masks'], summary['frames_received']) <= summary['frames_sent']
+        assert summary['masks_with_unknown_ids'] == 0
+        assert max(summary['masks'], summary['frames_received']) <= summary['frames_sent']
         assert peer.get_vocabulary() == before and not peer.masks
 
 
@@ -138,7 +140,7 @@ def test_only_a_camera_of_its_own_keeps_the_demo_to_this_host(source, discovery,
     ({'ROS_DISTRO': 'jazzy', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'})])
 def test_each_distribution_keeps_to_this_host_by_its_own_variable(given, kept):
     environment = dict(given)
-    keep_to_this_host(environment)
+    limit_discovery_to_localhost(environment)
     assert environment == {'ROS_DISTRO': given['ROS_DISTRO'], **kept}
 
 
@@ -146,8 +148,8 @@ def test_an_interrupted_camera_says_how_many_frames_it_sent():
     with Peer(listen=()) as peer:
         got = []
         peer.node.create_subscription(Image, '/cam/image', got.append, qos_profile_sensor_data)
-        camera = subprocess.Popen([sys.executable, '-m', 'lgseg_ros.demo.camera', '--source', 'street', '--size', '64x48',
-                                   '--topic', '/cam/image'], stdout=subprocess.PIPE, text=True)
+        camera = subprocess.Popen([sys.executable, '-m', 'lgseg_ros.demo.camera', '--source', 'street',
+                                   '--size', '64x48', '--topic', '/cam/image'], stdout=subprocess.PIPE, text=True)
         wait_until(lambda: len(got) >= 3, 'three frames')
         camera.send_signal(signal.SIGINT)
         out, _ = camera.communicate(timeout=20)

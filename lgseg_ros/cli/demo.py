@@ -14,7 +14,7 @@ Examples:
 import argparse
 import json
 
-from ..demo.run import SECOND, run_demo
+from ..demo.run import SECOND_VOCABULARY, DemoOptions, run_demo
 from .options import add_engine_options, add_weights_option, size
 
 
@@ -23,19 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--source', default='demo', metavar='S',
                         help='video, image, folder of images, camera device (0, /dev/video0), ROS topic, street[:SEED] '
                              '(procedural), photo, or demo (street, then a photograph; the default)')
-    parser.add_argument('--vocabulary', metavar='LIST',
+    parser.add_argument('--vocabulary', default='', metavar='LIST',
                         help='classes, "road,car=car|van,sky" (default: those of the preset camvid)')
     parser.add_argument('--preset', default='', help='named vocabulary: camvid, cityscapes, autoware, nav2')
-    parser.add_argument('--second-vocabulary', default=SECOND, metavar='LIST',
+    parser.add_argument('--second-vocabulary', default=SECOND_VOCABULARY, metavar='LIST',
                         help='classes after the change (default: %(default)s)')
     parser.add_argument('--out', default='out/demo', metavar='DIR',
                         help='output folder; the files of an earlier demo in it are removed (default: %(default)s)')
     add_weights_option(parser)
     add_engine_options(parser)
     parser.add_argument('--fps', type=float, metavar='F', help="frame rate (default: the source's own)")
-    parser.add_argument('--size', type=size, default=(None, None), metavar='WxH',
+    parser.add_argument('--size', type=size, metavar='WxH',
                         help='scale the source, e.g. to 1280x720')
-    parser.add_argument('--frames', type=int, metavar='N', help='stop after N frames')
+    parser.add_argument('--frames', dest='max_frames', type=int, metavar='N', help='stop after N frames')
     parser.add_argument('--duration', type=float, metavar='S',
                         help='seconds to record (default: the whole source; 20 of a topic, a camera or the street)')
     parser.add_argument('--json', action='store_true', help='print the summary as JSON instead of a table')
@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and print its summary. Returns 0."""
-    summary = run_demo(arguments)
+    options = {name: value for name, value in vars(arguments).items() if name != 'json'}
+    summary = run_demo(DemoOptions(**options))
     if arguments.json:
         print(json.dumps(summary))
         return 0
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         ('masks', f'{summary["masks"]} ({summary["fps"]} a second), {summary["dropped"]} frames dropped'),
         ('latency', f'{latency["p50"]} ms median, {latency["p95"]} ms 95th percentile'),
         ('vocabulary changed in', f'{summary["service_ms"]} ms: {summary["service"]["message"]}'),
-        ('masks with unexplained ids', summary['masks_unexplained']),
+        ('masks with unknown ids', summary['masks_with_unknown_ids']),
         ('written to', f'{arguments.out}: overlay.mp4, before.png, after.png, summary.json'),
     ]
     print('\n'.join(f'{name:<28}{value}' for name, value in rows))

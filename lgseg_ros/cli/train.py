@@ -80,6 +80,9 @@ def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--dataset-temperature', type=float, default=default.dataset_temperature, metavar='T',
                        help='data sets take turns in proportion to their size to the power T; 1: in proportion, 0: '
                             'equally often (default: %(default)s)')
+    group.add_argument('--epoch-fraction', type=float, default=default.epoch_fraction, metavar='F',
+                       help='length of an epoch over one pass through all images; below 1 checkpoints of a large '
+                            'mixture come more often (default: %(default)s)')
     group.add_argument('--copy-paste-prob', type=float, default=default.copy_paste_prob, metavar='P',
                        help='probability that objects of a class of the rarer half are pasted from another image; 0: '
                             'never (default: %(default)s)')

@@ -1,1 +1,1 @@
-"""The main job on a real ROS graph: a camera process, the node, and a recorder."""
+"""The demo on a real ROS graph: a camera process, the node, and a recorder."""

@@ -35,6 +35,7 @@ class TrainConfig:
     copy_paste_prob: float = 0.0    # probability that a class of the rarer half is pasted from another image
     max_inference_pixels: int = 0   # larger images are shrunk to it, as an engine shrinks them; 0: none are
     dataset_temperature: float = 0.5      # data sets take turns in proportion to size ** this
+    epoch_fraction: float = 1.0     # length of an epoch over one pass through all images
     text_projection: str = 'learned'      # 'pca': fixed, from all text embeddings; 'keep': fixed, that of `init`
     init: str = ''                  # name of the trained weights that the run began with
 
@@ -76,6 +77,8 @@ def _check_numbers(config: TrainConfig) -> None:
     for name in ('epochs', 'batch_size', 'evaluate_every', 'warmup_steps', 'learning_rate'):
         if not 0 < getattr(config, name) < math.inf:
             raise ValueError(f'{name} is {getattr(config, name)}; give more than 0')
+    if not 0 < config.epoch_fraction <= 100:
+        raise ValueError(f'epoch_fraction is {config.epoch_fraction}; give more than 0, 1 for all images')
     if not 0 <= config.ema < 1:
         raise ValueError(f'ema is {config.ema}; give 0 (no average) or more, and less than 1')
     if not 0 <= config.copy_paste_prob <= 1:

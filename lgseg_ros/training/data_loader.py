@@ -60,7 +60,7 @@ class BatchLoader:
         self.rank, world = rank_and_world()
         self.images_per_step = config.batch_size * world
         self.steps = steps_per_dataset([len(dataset) for dataset in datasets], self.images_per_step,
-                                       config.dataset_temperature)
+                                       config.dataset_temperature, config.epoch_fraction)
         self.per_epoch = sum(self.steps)
 
     def plan(self, epoch: int) -> list[PlannedBatch]:
@@ -107,20 +107,22 @@ class BatchLoader:
                     future.cancel()
 
 
-def steps_per_dataset(sizes: Sequence[int], images_per_step: int, temperature: float) -> list[int]:
+def steps_per_dataset(sizes: Sequence[int], images_per_step: int, temperature: float,
+                      epoch_fraction: float = 1.0) -> list[int]:
     """Share the steps of an epoch among data sets by size ** temperature.
 
     Args:
         sizes: number of images of each.
         images_per_step: of all processes together.
         temperature: 1 for turns in proportion to the sizes, 0 for as many turns each.
+        epoch_fraction: length of the epoch over one pass through all images.
 
     Returns:
-        Steps of each, at least 1; in all about as many as show every image once.
+        Steps of each, at least 1.
     """
     counts = np.array(sizes, float)
     weights = counts ** temperature
-    steps = counts.sum() / images_per_step * weights / weights.sum()
+    steps = epoch_fraction * counts.sum() / images_per_step * (weights / weights.sum())
     return [max(round(value), 1) for value in steps.tolist()]
 
 

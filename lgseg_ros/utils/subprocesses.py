@@ -7,8 +7,9 @@ place of the real module.
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = str(Path(__file__).parents[2])   # not resolved: the installed folder, where the files are links
 SET_PATH = f'''import sys
@@ -42,6 +43,34 @@ def python_code(code: str) -> list[str]:
 def python_module(name: str) -> list[str]:
     """Return the command that runs the module `name` as a script. The name is a word of it, for ps and pgrep."""
     return [*python_code('import runpy\nrunpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'), name]
+
+
+def start_module(name: str, *arguments: str, env: Mapping[str, str], stdout: int | None = None,
+                 stderr: int | None = None) -> 'subprocess.Popen[str]':
+    """Start a Python module as a script.
+
+    Args:
+        name: the module.
+        *arguments: its command line.
+        env: its environment.
+        stdout: as for subprocess.Popen.
+        stderr: as for subprocess.Popen.
+
+    Returns:
+        The process.
+    """
+    return subprocess.Popen([*python_module(name), *arguments], env=env, text=True, stdout=stdout, stderr=stderr)
+
+
+def stop_process(process: 'subprocess.Popen[Any]', timeout: float = 5.0) -> int:
+    """Interrupt a process with SIGINT; kill it if it runs for `timeout` more seconds. Returns the exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
 
 
 def run_command(command: list[str], timeout: float = TIMEOUT_S) -> ProcessResult:

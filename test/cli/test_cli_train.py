@@ -11,9 +11,9 @@ from lgseg_ros.cli.main import main
 from lgseg_ros.demo.street import CLASS_NAMES
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.training.run_directory import load_checkpoint, read_log
+from lgseg_ros.vocabulary.compatibility import space_of_weights
 from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings
 from lgseg_ros.vocabulary.text_space import TextSpace
-from lgseg_ros.vocabulary.compatibility import space_of_weights
 from small_network import SMALL_NETWORK
 from street_dataset import PHRASES, TEXT_DIM, write_dataset, write_text_embeddings
 
@@ -93,9 +93,28 @@ def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
 
 
 def test_train_options_reach_the_configuration(place, tmp_path):
-    extra = ['--no-image-to-text', '--blocks', '1', '--unseen', 'car, tree', '--seed', '3',
-             '--data', str(place / 'data'), '--num-negatives', '5', '--copy-paste-prob', '0.25', '--no-prompt-augmentation',
-             '--evaluate-every', '9', '--dataset-temperature', '0.3', '--image-cache', '0']
+    extra = [
+        '--no-image-to-text',
+        '--blocks',
+        '1',
+        '--unseen',
+        'car, tree',
+        '--seed',
+        '3',
+        '--data',
+        str(place / 'data'),
+        '--num-negatives',
+        '5',
+        '--copy-paste-prob',
+        '0.25',
+        '--no-prompt-augmentation',
+        '--evaluate-every',
+        '9',
+        '--dataset-temperature',
+        '0.3',
+        '--image-cache',
+        '0',
+    ]
     arguments = train_arguments(place, tmp_path / 'run', epochs=1)
     assert main([*arguments, *extra]) == 0
     state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
@@ -164,7 +183,7 @@ def test_export_writes_weights_and_card(place, weights):
     assert card['name'] == 'tiny' and card['backbone'] == SMALL_NETWORK.backbone
     assert card['licence'] == 'Apache-2.0, procedural' and card['data'][0]['name'] == 'data'
     assert card['template'] == 'a photo of a X' and card['text_encoder'] == 'ViT-B-16 (OpenAI)'
-    assert card['metrics']['epoch'] == 2 and METRICS <= set(card['metrics'])
+    assert card['metrics']['epoch'] == 2 and set(card['metrics']) >= METRICS
     assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
     assert card['parameters'] > 1e6 and 'torch' in card['versions']
     stage, = card['stages']
@@ -218,7 +237,7 @@ def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
     shipped = evaluate(tmp_path, '--weights', weights, *data)
     assert 'mIoU' in capsys.readouterr().out
     assert {'images': 2, 'split': 'val', 'data': 'data', 'num_negatives': 0}.items() <= shipped.items()
-    assert METRICS <= set(shipped)
+    assert set(shipped) >= METRICS
     assert shipped['engine'] in ('onnxruntime', 'openvino')   # the node takes the second where somebody installed it
     assert torch['engine'] == run['engine'] == 'exact' and torch['precision'] == 'fp32' == run['precision']
     assert shipped['precision'] in ('fp32', 'int8')

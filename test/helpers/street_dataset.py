@@ -9,7 +9,8 @@ from lgseg_ros.demo.street import CLASS_NAMES, StreetCamera
 TEXT_DIM = 32
 CLASSES = {i: {'sign': 'sign=traffic sign|traffic light', 'bicyclist': 'bicyclist=cyclist'}.get(name, name)
            for i, name in enumerate(CLASS_NAMES)}
-PHRASES = (*CLASS_NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'house', 'street', 'sidewalk', 'vegetation',
+PHRASES = (*CLASS_NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'house', 'street', 'sidewalk',
+           'vegetation',
          'suv',
          'van', 'person', 'truck', 'bus', 'lorry', 'wall', 'hedge', 'banana', 'giraffe', 'piano', 'cake', 'kite',
          'zebra')

@@ -93,11 +93,14 @@ def test_ignored_pixels_are_learned_from_only_if_asked(street_dataset, text_embe
     output = trainer.model.train()(torch.randn(2, 3, 64, 96), rows)
     ignored = torch.full((2, 64, 96), 255, dtype=torch.uint8)
     loss, parts = segmentation_loss(output, ignored, torch.arange(13), torch.ones(11), (0, 0), background_weight)
-    _, beyond = segmentation_loss(output, torch.full_like(ignored, OUTSIDE), torch.arange(13), torch.ones(11), (0, 0), background_weight)
+    _, beyond = segmentation_loss(output, torch.full_like(ignored, OUTSIDE), torch.arange(13), torch.ones(11), (0, 0),
+                                  background_weight)
     loss.backward()
     assert ('background' in parts) == bool(background_weight)
     assert beyond.get('background', 0) == 0, 'pixels beyond the edge of the image do not count'
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.model.parameters()) == bool(background_weight)
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.model.parameters()) == bool(
+        background_weight
+    )
 
 
 def test_class_weights_favour_the_rare_and_keep_the_scale():
@@ -108,7 +111,7 @@ def test_class_weights_favour_the_rare_and_keep_the_scale():
 
 
 def test_freed_memory_is_used_again():
-    """Page faults of ten tensors of 64 MB, one after the other, before and after glibc was configured to keep memory."""
+    """Page faults of ten tensors of 64 MB, one after the other, before and after glibc keeps memory."""
     code = """
 import resource, torch
 from lgseg_ros.training.distributed import keep_freed_memory

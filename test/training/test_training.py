@@ -34,7 +34,8 @@ def equal(a, b):
 
 
 def test_a_run_learns_and_is_logged(street_dataset, text_embeddings, tmp_path):
-    trainer = make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, epochs=16, learning_rate=5e-3, evaluate_every=8))
+    trainer = make_trainer(street_dataset, text_embeddings,
+                           replace(SMALL_RUN, epochs=16, learning_rate=5e-3, evaluate_every=8))
     before = trainer.evaluate(progress=False)
     metrics = train(trainer, tmp_path, progress=False)
     log = read_log(tmp_path)
@@ -54,8 +55,8 @@ def test_a_resumed_run_ends_equal_to_an_unbroken_one(street_dataset, text_embedd
     train(make_trainer(street_dataset, text_embeddings, config), tmp_path / 'unbroken', progress=False)
     for stop_epoch in (1, 2, None):   # each in a new process's state
         torch.rand(stop_epoch or 5)
-        metrics = train(make_trainer(street_dataset, text_embeddings, config, num_workers=3), tmp_path / 'broken', progress=False,
-                        stop_epoch=stop_epoch)
+        metrics = train(make_trainer(street_dataset, text_embeddings, config, num_workers=3), tmp_path / 'broken',
+                        progress=False, stop_epoch=stop_epoch)
     unbroken, broken = (load_checkpoint(tmp_path / name / 'checkpoint.pt') for name in ('unbroken', 'broken'))
     assert unbroken['epoch'] == 3
     assert equal(unbroken, broken)
@@ -102,10 +103,12 @@ def test_checkpoints_from_before_a_field_existed_are_resumed(street_dataset, tex
     assert again.epoch == 1 and equal(again.model.state_dict(), trainer.model.state_dict())
 
 
-def test_other_hyperparameters_or_other_classes_are_not_resumed(street_dataset, editable_dataset, text_embeddings, tmp_path):
+def test_other_hyperparameters_or_other_classes_are_not_resumed(street_dataset, editable_dataset, text_embeddings,
+                                                                tmp_path):
     train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=1)
     with pytest.raises(ValueError, match='another batch_size, learning_rate.*same options'):
-        make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, batch_size=1, learning_rate=1.0)).restore(tmp_path / 'checkpoint.pt')
+        make_trainer(street_dataset, text_embeddings,
+                     replace(SMALL_RUN, batch_size=1, learning_rate=1.0)).restore(tmp_path / 'checkpoint.pt')
     edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'van'})
     with pytest.raises(ValueError, match='other classes.*same `data`'):
         make_trainer(editable_dataset, text_embeddings).restore(tmp_path / 'checkpoint.pt')
@@ -138,7 +141,8 @@ def test_a_log_that_a_killed_run_left_is_read(tmp_path):
 
 def test_a_phrase_without_text_embedding_is_named_before_any_work(editable_dataset, text_embeddings):
     edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'cars=hovercraft|suvs'})
-    with pytest.raises(VocabularyError, match="'hovercraft' is not known; 'suvs' is not known .near: suv.*lgseg embed --from"):
+    with pytest.raises(VocabularyError,
+                       match="'hovercraft' is not known; 'suvs' is not known .near: suv.*lgseg embed --from"):
         make_trainer(editable_dataset, text_embeddings)
 
 
@@ -147,12 +151,15 @@ def test_a_phrase_without_text_embedding_is_named_before_any_work(editable_datas
     ({'epochs': 0}, 'epochs is 0'), ({'learning_rate': 0.0}, 'learning_rate is 0'), ({'seed': -1}, 'seed is -1'),
     ({'min_scale': 2.0}, 'scales is 2.0 to 1.9'), ({'max_scale': 20.0}, 'scales is 0.6 to 20.0'),
     ({'head': 'sam'}, "head 'sam' is unknown"), ({'num_negatives': -1}, 'num_negatives is -1'),
-    ({'background_loss_weight': 0.5, 'num_negatives': 0}, 'no negatives'), ({'max_inference_pixels': 100}, 'at least 4096'),
-    ({'ema': 998}, 'ema is 998'), ({'ema': float('nan')}, 'ema is nan'), ({'class_weight_power': -2.0}, 'class_weight_power is -2'),
+    ({'background_loss_weight': 0.5, 'num_negatives': 0}, 'no negatives'),
+    ({'max_inference_pixels': 100}, 'at least 4096'),
+    ({'ema': 998}, 'ema is 998'), ({'ema': float('nan')}, 'ema is nan'),
+    ({'class_weight_power': -2.0}, 'class_weight_power is -2'),
     ({'learning_rate': float('inf')}, 'learning_rate is inf'),
     ({'background_loss_weight': 0.5, 'prompt_augmentation': False}, 'no negatives'),
     ({'copy_paste_prob': 1.5}, 'copy_paste_prob is 1.5; give a probability of 0 to 1'),
     ({'copy_paste_prob': 0.5, 'batch_size': 1}, 'no other image to copy from'),
+    ({'epoch_fraction': 0.0}, 'epoch_fraction is 0.0'),
     ({'dataset_temperature': float('nan')}, 'dataset_temperature is nan'),
     ({'text_projection': 'svd'}, "text_projection is 'svd'; give one of learned, pca, keep"),
     ({'text_projection': 'keep'}, 'no trained weights'),
@@ -197,6 +204,7 @@ def test_data_sets_take_turns_by_a_temperature_on_their_sizes():
     assert steps_per_dataset([900, 100], 10, 1.0) == [90, 10]
     assert steps_per_dataset([900, 100], 10, 0.5) == [75, 25]
     assert steps_per_dataset([900, 100], 10, 0.0) == [50, 50]
+    assert steps_per_dataset([900, 100], 10, 0.0, epoch_fraction=0.5) == [25, 25]
     assert steps_per_dataset([10_000, 1], 10, 1.0)[1] == 1, 'every data set has a turn'
 
 
@@ -222,7 +230,8 @@ def test_a_fixed_text_projection_centres_and_stays(street_dataset, text_embeddin
 
 def test_the_text_projection_of_the_first_weights_is_kept(street_dataset, text_embeddings):
     first = make_trainer(street_dataset, text_embeddings).model
-    trainer = make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, text_projection='keep', init='first', seed=9),
+    trainer = make_trainer(street_dataset, text_embeddings,
+                           replace(SMALL_RUN, text_projection='keep', init='first', seed=9),
                            start=first)
     trainer.train_epoch(progress=False)
     assert torch.equal(trainer.model.project.weight, first.project.weight)
@@ -236,10 +245,12 @@ def test_progress_is_printed_where_the_output_is_not_a_terminal(street_dataset, 
     assert not capsys.readouterr().out
 
 
-def test_data_sets_that_contradict_each_other_are_named_before_any_work(street_dataset, editable_dataset, text_embeddings):
+def test_data_sets_that_contradict_each_other_are_named_before_any_work(street_dataset, editable_dataset,
+                                                                        text_embeddings):
     edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'car=giraffe'})
     datasets = [load_dataset(folder, 'train') for folder in (street_dataset, editable_dataset)]
-    with pytest.raises(VocabularyError, match="class 'car' is 'car' in .*street/dataset.yaml and 'giraffe' in .*own/data.*rename"):
+    with pytest.raises(VocabularyError,
+                       match="class 'car' is 'car' in .*street/dataset.yaml and 'giraffe' in .*own/data.*rename"):
         Trainer(datasets, None, text_embeddings, SMALL_RUN, SMALL_NETWORK)
 
 
@@ -263,11 +274,13 @@ def test_processes_share_each_batch(street_dataset, text_embeddings, monkeypatch
     shares = []
     for rank in '01':
         monkeypatch.setenv('RANK', rank)
-        batches = BatchLoader([load_dataset(street_dataset, 'train')], [PromptSampler(parse_classes(CLASSES.values()), text_embeddings)], SMALL_RUN)
+        batches = BatchLoader([load_dataset(street_dataset, 'train')],
+                              [PromptSampler(parse_classes(CLASSES.values()), text_embeddings)], SMALL_RUN)
         (which, indices), = batches.plan(0)
         assert sorted(indices) == [0, 1, 2, 3]
         seen = []
-        monkeypatch.setattr('lgseg_ros.training.data_loader.augment', lambda image, *rest: (seen.append(image), (image, image))[1])
+        monkeypatch.setattr('lgseg_ros.training.data_loader.augment',
+                            lambda image, *rest: (seen.append(image), (image, image))[1])
         batches.load(0, 0, which, indices)
         shares.append({image.tobytes() for image in seen})
     assert len(shares[0]) == len(shares[1]) == 2 and not shares[0] & shares[1]
@@ -283,7 +296,8 @@ sys.path.insert(0, sys.argv[3])
 from training_harness import SMALL_RUN, make_trainer
 from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
 with process_group(torch.device('cpu')):
-    trainer = make_trainer(Path(sys.argv[1]), load_npz_bank(sys.argv[2]), replace(SMALL_RUN, batch_size=1), validation=False)
+    trainer = make_trainer(Path(sys.argv[1]), load_npz_bank(sys.argv[2]), replace(SMALL_RUN, batch_size=1),
+                           validation=False)
     trainer.train_epoch(progress=False)
     learnt = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
     check_agreement('weights', learnt.view(torch.int32).long().sum().item(), torch.device('cpu'))
@@ -297,12 +311,13 @@ with process_group(torch.device('cpu')):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_processes_learn_the_same_from_different_images(street_dataset, tmp_path):
-    """After an epoch all weights are equal bit by bit; the statistics of batch norm, of each one's own images, do not."""
+    """After an epoch all weights are equal bit by bit; the statistics of batch norm, of own images each, are not."""
     script = tmp_path / 'synchrony.py'
     script.write_text(SYNCHRONY)
     answer = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(script),
-         str(street_dataset), str(write_text_embeddings(tmp_path / 'bank.npz')), str(Path(__file__).resolve().parents[1] / 'helpers')],
+         str(street_dataset), str(write_text_embeddings(tmp_path / 'bank.npz')),
+         str(Path(__file__).resolve().parents[1] / 'helpers')],
         env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
     assert answer.stdout.count('weights agree') == 1, answer.stderr
     assert answer.returncode != 0 and 'different images' in answer.stderr
@@ -315,7 +330,8 @@ def test_two_processes_learn_one_network(street_dataset, tmp_path):
     text_embeddings = write_text_embeddings(tmp_path / 'bank.npz')
     run = tmp_path / 'run'
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
-               '-m', 'lgseg_ros.cli.main', 'train', '--data', str(street_dataset), '--bank', str(text_embeddings), '--out', str(run),
+               '-m', 'lgseg_ros.cli.main', 'train', '--data', str(street_dataset),
+               '--bank', str(text_embeddings), '--out', str(run),
                '--backbone', SMALL_NETWORK.backbone, '--pretrained', 'none', '--crop', '64x96', '--batch-size', '1',
                '--warmup-steps', '2', '--epochs', '2', '--device', 'cpu']
     for extra, said in ((['--stop-epoch', '1'], 'epoch 1 of 2'), ([], 'epoch 2 of 2')):

@@ -119,7 +119,8 @@ def damage_size(folder):
     (lambda d: (d / 'train/images/001.png').write_bytes(b'no image'), 'images/001.png', 'copy it again'),
     (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.zeros((96, 128, 3), np.uint8)), 'labels/001.png',
      'one channel or a palette'),
-    (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.zeros((96, 128, 4), np.uint8)), 'labels/001.png is an RGBA',
+    (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.zeros((96, 128, 4), np.uint8)),
+     'labels/001.png is an RGBA',
      'one channel or a palette'),
     (lambda d: cv2.imwrite(str(d / 'train/labels/001.png'), np.full((96, 128), 700, np.uint16)),
      'labels/001.png has 16 bits per pixel (values up to 700)', "astype('uint8')"),
@@ -129,7 +130,8 @@ def damage_size(folder):
     (lambda d: edit_dataset_yaml(d, classes={300: 'road'}), 'dataset.yaml', '0 to 255'),
     (lambda d: edit_dataset_yaml(d, classes={255: 'road'}), 'dataset.yaml', 'differ from ignore'),
     (lambda d: edit_dataset_yaml(d, classes={0: 'road', 1: 'road'}), 'dataset.yaml', 'named twice'),
-    (lambda d: edit_dataset_yaml(d, classes={0: 'road', 1: 'street=street|road'}), 'dataset.yaml', 'remove it from one of them'),
+    (lambda d: edit_dataset_yaml(d, classes={0: 'road', 1: 'street=street|road'}), 'dataset.yaml',
+     'remove it from one of them'),
 ])
 def test_damaged_data_is_named_with_its_fix(editable_dataset, damage, named, fix):
     damage(editable_dataset)
@@ -161,7 +163,7 @@ def test_hidden_classes_are_ignored_and_their_phrases_not_used(street_dataset, t
         road = before == names.index('road')
         assert (after[road] == [spec.name for spec in hidden.specs].index('road')).all()
     sampler = PromptSampler(hidden.specs, text_embeddings, hidden=hidden.hidden)
-    used = {*sampler.negatives, *sum(sampler.alternatives, ())}
+    used = {*sampler.negatives, *(phrase for phrases in sampler.alternatives for phrase in phrases)}
     assert not {'car', 'suv', 'van', 'truck', 'bus', 'tree', 'vegetation', 'hedge'} & used
     with pytest.raises(DatasetError, match='no class ship; there are sky'):
         hide_classes([data], ('ship',))
@@ -224,7 +226,7 @@ def test_augmentation_keeps_image_and_labels_together():
 
 
 def test_rare_objects_are_pasted_with_their_labels():
-    """Where a chosen class is in the other view, image and label are the other's, elsewhere one's own; both inputs stay."""
+    """Where a chosen class is in the other view, image and label are the other's, elsewhere one's own."""
     rng = np.random.default_rng(0)
     views = [(rng.integers(256, size=(32, 48, 3), dtype=np.uint8), rng.integers(6, size=(32, 48), dtype=np.uint8))
              for _ in range(2)]
@@ -234,7 +236,7 @@ def test_rare_objects_are_pasted_with_their_labels():
     for got, mine, theirs in zip((image, label), *views, strict=True):
         assert np.array_equal(got[taken], theirs[taken]) and np.array_equal(got[~taken], mine[~taken])
         assert got.dtype == mine.dtype
-    assert all(map(np.array_equal, sum(before, []), [part for view in views for part in view]))
+    assert all(map(np.array_equal, [part for view in before for part in view], [part for view in views for part in view]))
     drawn = [np.isin(copy_paste(*views, np.array([5]), 0.3, rng)[1][views[1][1] == 5], [5]).all() for _ in range(200)]
     assert 0.2 < np.mean(drawn) < 0.4
     assert np.array_equal(copy_paste(*views, np.array([2, 5]), 0.0, rng)[0], views[0][0])

@@ -88,7 +88,8 @@ def test_background_has_no_negatives(known):
 
 
 def test_only_a_phrase_that_names_all_of_a_class_stands_alone(known):
-    specs = parse_classes(['animal=animal|dog|cat', 'sign=traffic sign|traffic light', 'road', 'person', 'plant=plant|vegetation'])
+    specs = parse_classes(['animal=animal|dog|cat', 'sign=traffic sign|traffic light', 'road', 'person',
+                           'plant=plant|vegetation'])
     animal, sign, road, person, plant = prompt_alternatives(specs, known)
     assert animal == ('animal',)
     assert sign == (), 'neither names both'
@@ -105,9 +106,11 @@ def test_data_sets_that_mean_different_things_by_one_word_are_named():
 
     check(['road', 'animal=animal|dog'], ['street=road', 'dog'], ['vegetation=tree|plant', 'road=street'])
     check(['tumour=lesion'], ['vessel=lesion']), 'nothing is known of these'
-    with pytest.raises(VocabularyError, match="'sky' is a phrase of class 'car' in 0/dataset.yaml and of class 'sky' in 1/.*take"):
+    with pytest.raises(VocabularyError,
+                       match="'sky' is a phrase of class 'car' in 0/dataset.yaml and of class 'sky' in 1/.*take"):
         check(['car=sky'], ['sky'])
-    with pytest.raises(VocabularyError, match="class 'sign' is 'banana' in 0/dataset.yaml and 'traffic sign' in 1/.*rename"):
+    with pytest.raises(VocabularyError,
+                       match="class 'sign' is 'banana' in 0/dataset.yaml and 'traffic sign' in 1/.*rename"):
         check(['sign=banana'], ['sign=traffic sign'])
 
 
