@@ -157,4 +157,4 @@ def test_the_doctor_counts_engines_and_names_the_bad_ones(tmp_path, monkeypatch)
     result = built_engines()
     assert result.status == 'warn' and stale.file_name in result.finding and good.file_name not in result.finding
     (tmp_path / 'engines' / good.file_name).write_bytes(b'torn')
-    assert good.file_name in built_engines().finding and 'lgseg build-engine' in verdict.cure
+    assert good.file_name in built_engines().finding and 'lgseg build-engine' in result.hint

@@ -91,7 +91,7 @@ class SelfTest:
         self.results: list[SelfTestResult] = []
         self.skipped = ''
         if self._golden is None:
-            self.skipped = f'{self_test_path(weights)} is missing; {fix(weights)}'
+            self.skipped = f'{self_test_path(weights)} is missing; {fix(weights.path)}'
             _warn_once(f'no engine of these weights is tested: {self.skipped}')
 
     @property
@@ -228,7 +228,7 @@ def expected_of_onnxruntime(weights: Weights, golden: GoldenData, size: Size, im
     key = cache_key({'golden': golden.digest, 'size': size, 'image': _digest(image)})
     path = cache_folder() / 'self_test' / f'{weights.path.stem}-{size[0]}x{size[1]}-{key}.safetensors'
     try:
-        tensors, _ = read_tensors(path, weights)
+        tensors, _ = read_tensors(path, weights.path, weights.sha256)
         if masks := read_masks(tensors, size, path):
             return masks
     except (WeightsError, ValueError):   # not there, or damaged: computed again in its place

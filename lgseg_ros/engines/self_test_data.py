@@ -8,6 +8,7 @@ not compress.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -80,14 +81,21 @@ def read_golden(weights: Weights) -> 'GoldenData | None':
     path = self_test_path(weights)
     if not path.is_file():
         return None
-    tensors, metadata = read_tensors(path, weights)
+    status = path.stat()
+    return _read_golden(path, weights.path, weights.sha256, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@lru_cache(maxsize=2)
+def _read_golden(path: Path, weights_path: Path, sha256: str, stamp: tuple[int, int, int]) -> GoldenData:
+    """`read_golden`, once for each content of a file: every engine that is tried asks for it."""
+    tensors, metadata = read_tensors(path, weights_path, sha256)
     try:
         count = int(metadata['vocabularies'])
         vocabularies = tuple(make_vocabulary(tensors[f'text_embeddings.{n}'], tensors[f'class_ids.{n}'])
                              for n in range(count))
         image = _decode(tensors['image'], path)
     except (KeyError, ValueError) as error:
-        raise _damaged(path, weights, f'{error} is missing or not valid') from error
+        raise _damaged(path, weights_path, f'{error} is missing or not valid') from error
     return GoldenData(path, metadata['digest'], image, vocabularies, tensors)
 
 
@@ -120,11 +128,16 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> 
         partial.chmod(0o644)   # safetensors writes 0600, which another user's node cannot read
 
 
-def read_tensors(path: Path, weights: Weights) -> tuple[Tensors, dict[str, str]]:
+def read_tensors(path: Path, weights_path: Path, sha256: str) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of a self-test file, checked.
 
+    Args:
+        path: of the file.
+        weights_path: of the weights that it should have been made for.
+        sha256: of these weights.
+
     Raises:
-        WeightsError: it is damaged, of another format, or was made for other weights than `weights`.
+        WeightsError: it is damaged, of another format, or was made for other weights.
     """
     from safetensors import SafetensorError, safe_open
     try:
@@ -132,13 +145,13 @@ def read_tensors(path: Path, weights: Weights) -> tuple[Tensors, dict[str, str]]
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}   # noqa: SIM118 (not iterable)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(path, weights, str(error).partition('\n')[0]) from error
+        raise _damaged(path, weights_path, str(error).partition('\n')[0]) from error
     if metadata.get('format') != FORMAT:
-        raise _damaged(path, weights, f'its format is {metadata.get("format")!r} and not {FORMAT!r}')
+        raise _damaged(path, weights_path, f'its format is {metadata.get("format")!r} and not {FORMAT!r}')
     if metadata.get('digest') != digest_of(tensors):
-        raise _damaged(path, weights, 'its digest differs from the one it was written with')
-    if metadata.get('weights_sha256') != weights.sha256:
-        raise WeightsError(f'{path} was made for other weights than {weights.path}; {fix(weights)}')
+        raise _damaged(path, weights_path, 'its digest differs from the one it was written with')
+    if metadata.get('weights_sha256') != sha256:
+        raise WeightsError(f'{path} was made for other weights than {weights_path}; {fix(weights_path)}')
     return tensors, metadata
 
 
@@ -152,9 +165,9 @@ def digest_of(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def fix(weights: Weights) -> str:
+def fix(weights_path: Path) -> str:
     """How to make the self-test file again."""
-    return f'make it again with: lgseg export --weights {weights.path}'
+    return f'make it again with: lgseg export --weights {weights_path}'
 
 
 def encode(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -171,5 +184,5 @@ def _decode(data: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image, np.uint8)
 
 
-def _damaged(path: Path, weights: Weights, reason: str) -> WeightsError:
-    return WeightsError(f'{path} is damaged ({reason}); {fix(weights)}')
+def _damaged(path: Path, weights_path: Path, reason: str) -> WeightsError:
+    return WeightsError(f'{path} is damaged ({reason}); {fix(weights_path)}')

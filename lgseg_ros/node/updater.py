@@ -87,7 +87,7 @@ class PlainUpdater:
         self._hardware_id = ''
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 1)
 
-    def setHardwareID(self, text: str) -> None:
+    def setHardwareID(self, text: str) -> None:   # noqa: N802 (the package's spelling, here and below)
         """Set the `hardware_id` of every status."""
         self._hardware_id = text
 
@@ -95,7 +95,7 @@ class PlainUpdater:
         """Run `task` at every tick; its status is named `name`."""
         self._tasks[name] = task
 
-    def removeByName(self, name: str) -> None:
+    def removeByName(self, name: str) -> None:   # noqa: N802
         """Run the task of that name no more."""
         self._tasks.pop(name, None)
 
