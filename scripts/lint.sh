@@ -44,7 +44,7 @@ parse_arguments() {
     [ ${#CHECKS[@]} -gt 0 ] || CHECKS=("${ALL_CHECKS[@]}")
 }
 
-check_ruff() { ruff check --quiet "${FIX[@]}" .; }
+check_ruff() { ruff check --quiet --output-format concise "${FIX[@]}" .; }
 check_mypy() { mypy --no-error-summary; }
 check_yamllint() { yamllint --strict .; }
 check_schema() {

@@ -1,5 +1,8 @@
-"""Hooks of the documentation site: pages of the Python API, and files of the repository that pages link to."""
+"""Hooks of the documentation site: pages of the CLI and the Python API, and files that pages link to."""
 
+import argparse
+import importlib
+import os
 import posixpath
 import re
 from pathlib import Path
@@ -13,20 +16,23 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'lgseg_ros'
 # Where files outside docs/ are in the site, by their path in the repository.
 OUTSIDE = 'repository'
+# Documented in docs/reference/api/index.md, by hand.
+PUBLIC_API = f'{PACKAGE}.api'
 LINK = re.compile(r'(!?\[[^\]]*\]\()([^)\s#:]+)((?:#[^)\s]*)?\))')
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the pages of the Python API to the navigation: one page for each room of the package."""
-    entries: list[Any] = [{room: f'reference/api/{room}.md'} for room in rooms()]
+    """Add the generated pages to the navigation: the CLI, and one page for each room of the package."""
+    entries: list[Any] = ['reference/api/index.md', *({room: f'reference/api/{room}.md'} for room in rooms())]
     for section in config.nav or []:
         if 'Reference' in section:
-            section['Reference'].append({'Python API': entries})
+            section['Reference'] += [{'CLI': 'reference/cli.md'}, {'Python API': entries}]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Generate the pages of the Python API and add the files outside docs/ that pages link to."""
+    """Generate the pages of the CLI and the Python API and add the files outside docs/ that pages link to."""
+    files.append(File.generated(config, 'reference/cli.md', content=cli_page()))
     for room, modules in rooms().items():
         files.append(File.generated(config, f'reference/api/{room}.md', content=api_page(room, modules)))
     docs = Path(config.docs_dir).resolve()
@@ -75,10 +81,11 @@ def rooms() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {PACKAGE: [PACKAGE]}
     for path in sorted((ROOT / PACKAGE).rglob('*.py')):
         parts = path.relative_to(ROOT).with_suffix('').parts
-        if parts[-1] == '__init__':
+        module = '.'.join(parts)
+        if parts[-1] == '__init__' or module == PUBLIC_API:
             continue
         room = parts[1] if len(parts) > 2 else PACKAGE
-        found.setdefault(room, []).append('.'.join(parts))
+        found.setdefault(room, []).append(module)
     return found
 
 
@@ -86,3 +93,17 @@ def api_page(room: str, modules: list[str]) -> str:
     """The page of one room: all its modules, documented from their docstrings."""
     title = room if room == PACKAGE else f'{PACKAGE}.{room}'
     return '\n\n'.join([f'# {title}', *(f'::: {module}' for module in modules)]) + '\n'
+
+
+def cli_page() -> str:
+    """The page of the command `lgseg`: the help of each subcommand."""
+    os.environ['COLUMNS'] = '100'   # argparse wraps lines at this width
+    commands = importlib.import_module(f'{PACKAGE}.cli.main').COMMANDS
+    parts = ['# CLI', 'This page is generated from `lgseg COMMAND --help`.']
+    for name, summary in commands.items():
+        module = importlib.import_module(f'{PACKAGE}.cli.{name.replace("-", "_")}')
+        parser = argparse.ArgumentParser(prog=f'lgseg {name}', description=module.__doc__,
+                                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(parser)
+        parts += [f'## lgseg {name}', f'{summary[0].upper()}{summary[1:]}.', f'```text\n{parser.format_help()}```']
+    return '\n\n'.join(parts) + '\n'

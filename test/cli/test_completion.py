@@ -33,6 +33,12 @@ def test_names_are_completed(line, offered, not_offered, tmp_path):
 
 
 def test_the_hook_teaches_an_interactive_bash():
-    done = subprocess.run(['bash', '--norc', '-ic', f'source {HOOK}; complete -p lgseg'], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, start_new_session=True, timeout=60)
+    done = subprocess.run(
+        ['bash', '--norc', '-ic', f'source {HOOK}; complete -p lgseg'],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        timeout=60,
+    )
     assert 'python_argcomplete lgseg' in done.stdout, done.stderr

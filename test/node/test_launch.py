@@ -75,7 +75,8 @@ def test_every_parameter_is_an_argument_of_its_type():
 def test_the_transport_profile_is_brought_unless_the_user_has_one():
     brought = dds_profile_variables({})
     assert set(brought) == set(PROFILE_VARIABLES)
-    assert set(map(Path, brought.values())) == {PATH.parents[1] / 'config/fastdds.xml'}
+    shipped = PATH.parents[1] / 'config' / 'fastdds.xml'   # where colcon makes no links, the installed one is a copy
+    assert {Path(value).read_bytes() for value in brought.values()} == {shipped.read_bytes()}
     for name in PROFILE_VARIABLES:
         assert dds_profile_variables({name: '/mine.xml'}) == {}
     alone = dds_profile_variables({'ROS_LOCALHOST_ONLY': '1'})

@@ -40,8 +40,8 @@ def test_package_xml_is_valid_and_has_no_warnings(manifest):
 def test_every_ros_package_imported_is_declared(manifest):
     """A node that starts here and not on a robot is most often an import that package.xml forgot."""
     declared = {depend.name for depend in manifest.exec_depends}
-    ros_packages = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'diagnostic_updater', 'message_filters',
-                    'tf2_ros', 'image_transport'}
+    ros_packages = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'diagnostic_updater',
+                    'message_filters', 'tf2_ros', 'image_transport'}
     imported = set()
     for path in [*ROOT.glob('lgseg_ros/**/*.py'), *ROOT.glob('launch/*.py')]:
         names = re.findall(r'^\s*(?:from|import)\s+(\w+)', path.read_text(), re.MULTILINE)
@@ -64,7 +64,9 @@ def test_versions_agree(manifest):
     pytest.importorskip('setuptools')
     import lgseg_ros
 
-    reported = subprocess.run([sys.executable, 'setup.py', '--version'], cwd=ROOT, capture_output=True, text=True, check=True)
+    reported = subprocess.run(
+        [sys.executable, 'setup.py', '--version'], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert reported.stdout.split()[-1] == manifest.version == lgseg_ros.__version__
 
 
@@ -80,7 +82,11 @@ def test_cmake_and_setup_py_name_modules_that_exist():
 @pytest.mark.parametrize('path', sorted((ROOT / 'requirements').glob('*.txt')), ids=lambda path: path.name)
 def test_requirements_are_pinned_exactly(path):
     lines = [line.split('#')[0].strip() for line in path.read_text().splitlines()]
-    loose = [line for line in lines if line and not re.fullmatch(r'-r [\w-]+\.txt|[\w.-]+==[\w.]+(; python_version [<>]=? "3\.\d+")?', line)]
+    loose = [
+        line
+        for line in lines
+        if line and not re.fullmatch(r'-r [\w-]+\.txt|[\w.-]+==[\w.]+(; python_version [<>]=? "3\.\d+")?', line)
+    ]
     assert loose == []
 
 
@@ -101,7 +107,8 @@ def test_the_demo_names_the_photograph_that_setup_installs():
 
 def test_no_name_is_undefined_or_unused():
     """In code that no other test runs too, such as the whole of benchmark/."""
-    command = ['check', '--isolated', '--no-cache', '--select', 'F', '--per-file-ignores', 'test/*:F811']   # fixtures are arguments
+    # Fixtures are arguments: not F811 in the tests.
+    command = ['check', '--isolated', '--no-cache', '--select', 'F', '--per-file-ignores', 'test/*:F811']
     found = subprocess.run([sys.executable, '-m', 'ruff', *command, '.'], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
 
@@ -111,7 +118,9 @@ def test_files_in_git_are_small_or_weights():
     assert {path: size for path, size in sizes.items() if size > MAX_FILE_BYTES and path.parts[0] != 'weights'} == {}
 
 
-@pytest.mark.parametrize('script', sorted((ROOT / 'scripts').glob('*.sh')) + [ROOT / '.ci' / 'run'], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    'script', sorted((ROOT / 'scripts').glob('*.sh')) + [ROOT / '.ci' / 'run'], ids=lambda path: path.name
+)
 def test_scripts_parse(script):
     subprocess.run(['bash', '-n', str(script)], check=True)
     if script.name not in ('common.sh', 'activate.sh'):  # these two are sourced
@@ -121,7 +130,9 @@ def test_scripts_parse(script):
 def run_script(name, *arguments, **environment):
     """Without the environment of this test run, as from a fresh terminal."""
     env = {'PATH': '/usr/bin:/bin', 'HOME': os.environ.get('HOME', '/'), **environment}
-    return subprocess.run(['bash', str(ROOT / 'scripts' / name), *arguments], env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        ['bash', str(ROOT / 'scripts' / name), *arguments], env=env, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize('name', ['setup.sh', 'test.sh', 'lint.sh', 'docs.sh', 'colcon_test.sh'])
@@ -209,8 +220,10 @@ def test_the_node_is_imported_where_rclpy_is_humbles():
 @pytest.fixture(scope='module')
 def prefix():
     for folder in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
-        if (Path(folder) / 'share/ament_index/resource_index/packages/lgseg_ros').exists() and (Path(folder) / 'lib/lgseg_ros').is_dir():
-            return Path(folder)
+        prefix = Path(folder)
+        marker = prefix / 'share/ament_index/resource_index/packages/lgseg_ros'
+        if marker.exists() and (prefix / 'lib/lgseg_ros').is_dir():
+            return prefix
     pytest.skip('lgseg_ros is not built by colcon (scripts/setup.sh)')
 
 
@@ -256,7 +269,9 @@ def test_the_workspace_puts_the_command_on_the_path(prefix):
 def test_executables_find_the_python_that_has_the_engine(prefix):
     """From a shell whose python3 is another one, as under systemd: the interpreter of the build is used."""
     env = {**os.environ, 'PATH': '/usr/bin:/bin'}
-    answer = subprocess.run([str(prefix / 'lib/lgseg_ros/lgseg'), '--help'], env=env, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(
+        [str(prefix / 'lib/lgseg_ros/lgseg'), '--help'], env=env, capture_output=True, text=True, timeout=60
+    )
     assert answer.returncode == 0, answer.stderr
     assert 'usage' in answer.stdout.lower()
 
@@ -272,8 +287,8 @@ def test_pip_install_brings_weights_and_type_marker(tmp_path):
         if path.is_file():
             (source / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, source / path.relative_to(ROOT))
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation', '--target', str(target),
-                    str(source)], check=True)
+    options = ['--quiet', '--no-deps', '--no-build-isolation', '--target', str(target)]
+    subprocess.run([sys.executable, '-m', 'pip', 'install', *options, str(source)], check=True)
     share = target / 'lgseg_ros' / '_share'
     missing = [name for name in (path.relative_to(ROOT) for path in git_files())
                if name.parts[0] in ('config', 'launch', 'weights') and not (share / name).is_file()]

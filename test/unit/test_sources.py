@@ -44,7 +44,13 @@ def brightness(source, count=None):
 
 def test_street_source_is_endless_and_seeded():
     with open_source('street:7', width=160, height=120) as seven, open_source('street', width=160, height=120) as zero:
-        assert (seven.name, seven.width, seven.height, seven.fps, seven.frame_count) == ('street:7', 160, 120, 30.0, None)
+        assert (seven.name, seven.width, seven.height, seven.fps, seven.frame_count) == (
+            'street:7',
+            160,
+            120,
+            30.0,
+            None,
+        )
         assert seven.endless
         frame = next(iter(seven))
         assert frame.shape == (120, 160, 3) and frame.dtype == np.uint8
@@ -121,7 +127,10 @@ def test_demo_is_street_then_photograph(own_photograph):
 
 
 def test_demo_without_photograph_warns_and_goes_on(no_photograph):
-    with pytest.warns(UserWarning, match='pip install --no-deps'), open_source('demo', width=64, height=48, fps=2) as source:
+    with (
+        pytest.warns(UserWarning, match='pip install --no-deps'),
+        open_source('demo', width=64, height=48, fps=2) as source,
+    ):
         assert source.frame_count == 20 and sum(1 for _ in source) == 20
 
 
@@ -131,17 +140,28 @@ def test_photograph_is_found_without_importing_its_package(tmp_path, monkeypatch
     (package / '__init__.py').write_text('raise RuntimeError("imported")')
     (package / 'bus.jpg').write_bytes(b'')
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(images, 'PHOTOGRAPHS', (('no_such_package_anywhere', 'x.jpg', ''), ('photograph_package', 'bus.jpg', '')))
+    monkeypatch.setattr(
+        images, 'PHOTOGRAPHS', (('no_such_package_anywhere', 'x.jpg', ''), ('photograph_package', 'bus.jpg', ''))
+    )
     assert images.find_photograph() == package / 'bus.jpg'
     assert 'photograph_package' not in sys.modules
     (package / 'bus.jpg').unlink()
     assert images.find_photograph() is None
 
 
-@pytest.mark.parametrize('spec, message', [
-    ('deom', "did you mean 'demo'"), ('Street', "did you mean 'street'"), ('street:blue', "'blue' is not a seed"),
-    ('photo:2', 'write only photo'), ('/dev/video63', '/dev/video63 does not exist'), ('63', '/dev/video63 does not exist'),
-    ('', 'no such file'), ('nowhere/at/all.mp4', 'no such file')])
+@pytest.mark.parametrize(
+    'spec, message',
+    [
+        ('deom', "did you mean 'demo'"),
+        ('Street', "did you mean 'street'"),
+        ('street:blue', "'blue' is not a seed"),
+        ('photo:2', 'write only photo'),
+        ('/dev/video63', '/dev/video63 does not exist'),
+        ('63', '/dev/video63 does not exist'),
+        ('', 'no such file'),
+        ('nowhere/at/all.mp4', 'no such file'),
+    ],
+)
 def test_unknown_sources_are_named_with_a_hint(spec, message):
     with pytest.raises(SourceError, match=message) as caught:
         open_source(spec)

@@ -1,162 +1,122 @@
-"""A pinhole view of the world, and painting into image and labels at once so that both always agree."""
+"""A pinhole view of the world, and drawing into image and labels at once so that both always agree."""
 
-from math import ceil, exp, floor, hypot
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from math import ceil, floor, hypot
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-NEAR = 0.8
-"""Points nearer than this (metres) are moved onto it before projection."""
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating]
+Point = tuple[float, float, float]      # (x right, y up, z along the street), metres
+Colour = Sequence[float] | Floats       # BGR, 0 to 255
+
+Label = IntEnum('Label', 'SKY BUILDING POLE ROAD PAVEMENT TREE SIGN FENCE CAR PEDESTRIAN BICYCLIST', start=0)
+"""Class ids: those of CamVid."""
+CLASS_NAMES = tuple(label.name.lower() for label in Label)
+
+NEAR = 0.8          # distance of the near plane, metres
 _SHIFT = 4          # fractional bits of polygon corners
-_THIN = 6           # pixels; a wall seen at so flat an angle shows one colour, which is several times cheaper to paint
-_LIMIT = 30000.0    # pixels; keeps corners far outside the frame within OpenCV's fixed-point range
+_LIMIT = 30000.0    # pixels; keeps corners far outside the image within OpenCV's fixed-point range
 
 
-class View:
-    """Where the camera is in one frame. World axes in metres: x right, y up, z along the street."""
+class Texture:
+    """A surface: uint8 [H, W, 3] BGR or [H, W, 4] BGRA, colour times alpha, which is multiplied by a BGR tint.
 
-    def __init__(self, eye, focal, centre, horizon, light):
-        self.eye = eye                  # (x, y, z), metres
-        self.focal = focal              # pixels
-        self.centre = centre            # column of the street's direction, pixels
-        self.horizon = horizon          # row of the horizon, pixels
-        self.light = light
+    filled: the label covers the whole surface, as a railing is fence, gaps included; otherwise what is opaque.
+    """
 
-    def pixel(self, x, y, z):
-        """Map one world point to (column, row), pixels. For a few points this beats array arithmetic by far."""
-        scale = self.focal / max(z - self.eye[2], NEAR)
-        return self.centre + (x - self.eye[0]) * scale, self.horizon - (y - self.eye[1]) * scale
+    def __init__(self, pixels: Pixels, tint: Colour, filled: bool = False) -> None:
+        tinted = pixels * np.array([*tint, 1][:pixels.shape[2]], np.float32)
+        self.pixels, self.filled = np.clip(tinted, 0, 255).astype(np.uint8), filled or pixels.shape[2] == 3
+        self._copies: dict[tuple[int, int], Pixels] = {}
 
-    def project(self, points):
-        """Map float [N, 3] world points to float [N, 2] pixels."""
-        relative = points - np.asarray(self.eye)
-        scale = self.focal / np.maximum(relative[:, 2:], NEAR)
-        return relative[:, :2] * scale * (1, -1) + (self.centre, self.horizon)
-
-    def haze_at(self, distance):
-        """How much of the light from `distance` metres is haze, 0 to 1."""
-        return 1 - exp(-max(distance, 0) / self.light.haze_length)
+    def copy_for(self, width: float, height: float) -> Pixels:
+        """Return the copy that is just larger than `width` x `height` pixels."""
+        tall, wide = self.pixels.shape[:2]
+        key = int(wide / max(width, 2)).bit_length(), int(tall / max(height, 2)).bit_length()
+        if key not in self._copies:
+            size = max(2, wide >> max(key[0] - 1, 0)), max(2, tall >> max(key[1] - 1, 0))
+            self._copies[key] = cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        return self._copies[key]
 
 
-def _fixed(pixels):
-    """Turn float pixels [N, 2] into the integers that OpenCV draws polygons from."""
-    return np.rint(np.minimum(np.maximum(pixels, -_LIMIT), _LIMIT) * (1 << _SHIFT)).astype(np.int32)
-
-
+@dataclass(frozen=True)
 class Canvas:
-    """Image uint8 [H, W, 3] and labels uint8 [H, W] of one frame, painted back to front."""
+    """Image and labels of one frame, and where the camera is; things are drawn from far to near."""
 
-    def __init__(self, view, image, labels):
-        self.view, self.image, self.labels = view, image, labels
-        self.height, self.width = labels.shape
+    eye: Point
+    focal: float            # focal length, pixels
+    centre: float           # column of the street's direction, pixels
+    horizon: float          # row of the horizon, pixels
+    image: Pixels           # uint8 [H, W, 3]
+    labels: Pixels          # uint8 [H, W]
 
-    def hazed(self, colour, z):
-        """Return a BGR colour, or float [N, 3] of them, as seen at world coordinate z."""
-        amount = self.view.haze_at(z - self.view.eye[2])
-        return np.multiply(colour, 1 - amount) + np.multiply(self.view.light.haze, amount)
+    def pixel(self, point: Point) -> tuple[float, float]:
+        """Map a world point to (column, row), pixels; points before the near plane are moved onto it."""
+        scale = self.focal / max(point[2] - self.eye[2], NEAR)
+        return self.centre + (point[0] - self.eye[0]) * scale, self.horizon - (point[1] - self.eye[1]) * scale
 
-    def polygon(self, points, colour, label):
-        """Fill a convex polygon given by (x, y, z) world points, all about equally far away, with one BGR colour."""
-        corners = _fixed([self.view.pixel(*p) for p in points])
-        self._fill(corners, self.hazed(colour, points[0][2]).tolist(), label)
+    def polygons(self, polygons: Sequence[Sequence[Point]], colours: Sequence[Colour] | Floats, label: int) -> None:
+        """Fill convex polygons, in order; colours: BGR of each."""
+        for polygon, colour in zip(polygons, np.asarray(colours).tolist(), strict=True):
+            corners = _fixed([self.pixel(point) for point in polygon])
+            cv2.fillConvexPoly(self.image, corners, colour, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(self.labels, corners, label, cv2.LINE_8, _SHIFT)
 
-    def solid(self, vertices, faces, colours, z, label):
-        """Fill convex faces in order; vertices: float [N, 3] world points, faces: index arrays, colours: float [F, 3] BGR."""
-        corners = _fixed(self.view.project(vertices))
-        for face, colour in zip(faces, self.hazed(colours, z).tolist()):
-            self._fill(corners[face], colour, label)
-
-    def _fill(self, corners, colour, label):
-        cv2.fillConvexPoly(self.image, corners, colour, cv2.LINE_AA, _SHIFT)
-        cv2.fillConvexPoly(self.labels, corners, label, cv2.LINE_8, _SHIFT)
-
-    def _window(self, left, top, right, bottom):
-        """Return the part of the frame within these limits as x0, y0, x1, y1, or None."""
-        x0, y0, x1, y1 = max(floor(left), 0), max(floor(top), 0), min(ceil(right) + 1, self.width), min(ceil(bottom) + 1, self.height)
-        return None if x0 >= x1 or y0 >= y1 else (x0, y0, x1, y1)
-
-    def wall(self, corners, texture, label):
-        """Cover a flat quadrilateral with a texture.
-
-        corners: the (x, y, z) world points of the texture's bottom left, bottom right, top right, top left.
-        A texture with alpha is blended, yet labels the whole quadrilateral: a railing is fence, gaps included.
-        """
-        pixels = [self.view.pixel(*p) for p in corners]
-        columns, rows = zip(*pixels)
-        window = self._window(min(columns), min(rows), max(columns), max(rows))
-        if window is None:
+    def quad(self, corners: Sequence[Point], texture: Texture, label: int | None) -> None:
+        """Cover a flat quadrilateral: bottom left, bottom right, top right, top left. label None: the image only."""
+        near, z0, z1 = self.eye[2] + NEAR, corners[0][2], corners[1][2]
+        a, b, c, d = pixels = [self.pixel(corner) for corner in corners]
+        columns, rows = zip(*pixels, strict=True)
+        x0, x1 = max(floor(min(columns)), 0), min(ceil(max(columns)) + 1, self.labels.shape[1])
+        y0, y1 = max(floor(min(rows)), 0), min(ceil(max(rows)) + 1, self.labels.shape[0])
+        if x0 >= x1 or y0 >= y1 or max(z0, z1) <= near:
             return
-        x0, y0, x1, y1 = window
-        if x1 - x0 < _THIN and texture.mean is not None:
-            self._fill(_fixed(pixels), self.hazed(texture.mean, corners[0][2]).tolist(), label)
-            return
-        (ax, ay), (bx, by), (cx, cy), (dx, dy) = pixels
-        haze = self.view.haze_at((corners[0][2] + corners[1][2]) / 2 - self.view.eye[2])
-        copy = texture.copy_for(max(hypot(bx - ax, by - ay), hypot(cx - dx, cy - dy)),
-                                max(hypot(dx - ax, dy - ay), hypot(cx - bx, cy - by)), haze)
+        # A wall that begins beside the camera is cut at the near plane, and its texture with it.
+        cut = (near - z0) / (z1 - z0) if z0 != z1 else 0.0
+        u0, u1 = cut if z0 < near else 0.0, cut if z1 < near else 1.0
+        width = max(hypot(b[0] - a[0], b[1] - a[1]), hypot(c[0] - d[0], c[1] - d[1])) / (u1 - u0)
+        height = max(hypot(d[0] - a[0], d[1] - a[1]), hypot(c[0] - b[0], c[1] - b[1]))
+        copy = texture.copy_for(width, height)
         h, w = copy.shape[:2]
-        local = np.float32(pixels) - np.float32([x0, y0])
-        source = np.float32([[-0.5, h - 0.5], [w - 0.5, h - 0.5], [w - 0.5, -0.5], [-0.5, -0.5]])
-        patch = cv2.warpPerspective(copy, cv2.getPerspectiveTransform(source, local), (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE)
-        shape = _fixed(local)
-        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillConvexPoly(mask, shape, 255, cv2.LINE_8, _SHIFT)
-        region = self.image[y0:y1, x0:x1]
-        cv2.copyTo(_over(region, patch) if patch.shape[2] == 4 else patch, mask, region)
-        cv2.fillConvexPoly(self.labels[y0:y1, x0:x1], shape, label, cv2.LINE_8, _SHIFT)
+        left, right = u0 * w - 0.5, u1 * w - 0.5
+        source = np.array([[left, h - 0.5], [right, h - 0.5], [right, -0.5], [left, -0.5]], np.float32)
+        target = np.array(pixels, np.float32) - np.array([x0, y0], np.float32)
+        patch = cv2.warpPerspective(copy, cv2.getPerspectiveTransform(source, target), (x1 - x0, y1 - y0),
+                                    borderMode=cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
+        region, mask = self.image[y0:y1, x0:x1], np.zeros((y1 - y0, x1 - x0), np.uint8)
+        cv2.fillConvexPoly(mask, _fixed(target), 255, cv2.LINE_8, _SHIFT)
+        cv2.copyTo(_blend(region, patch) if patch.shape[2] == 4 else patch, mask, region)
+        if label is not None:
+            opaque = mask if texture.filled else cv2.bitwise_and(mask, patch[..., 3])
+            self.labels[y0:y1, x0:x1][opaque > 127] = label
 
-    def sprite(self, texture, foot, height, label, mirror=False):
-        """Stand a cut-out picture on a world point, facing the camera.
-
-        foot: (x, y, z) of the middle of its lower edge; height: metres.
-        """
+    def sprite(self, texture: Texture, foot: Point, height: float, label: int, mirror: bool = False) -> None:
+        """Stand a cut-out on a world point, the middle of its lower edge, facing the camera; height in metres."""
         x, y, z = foot
-        column, row = self.view.pixel(x, y, z)
-        tall = height * self.view.focal / max(z - self.view.eye[2], NEAR)
-        wide = tall * texture.width / texture.height
-        window = self._window(column - wide / 2, row - tall, column + wide / 2, row)
-        if window is None or tall < 2:
-            return
-        x0, y0, x1, y1 = window
-        copy = texture.copy_for(wide, tall, self.view.haze_at(z - self.view.eye[2]))
-        h, w = copy.shape[:2]
-        step_x, step_y = wide / w, tall / h
-        left = column - wide / 2 - x0 + step_x / 2 - 0.5
-        if mirror:
-            step_x, left = -step_x, left + (w - 1) * step_x
-        warp = np.float32([[step_x, 0, left], [0, step_y, row - tall - y0 + step_y / 2 - 0.5]])
-        patch = cv2.warpAffine(copy, warp, (x1 - x0, y1 - y0))
-        extent = None if texture.extent is None else cv2.warpAffine(texture.extent_for(copy), warp, (x1 - x0, y1 - y0))
-        self._blend(patch, extent, x0, y0, label)
+        half = height * texture.pixels.shape[1] / texture.pixels.shape[0] / 2 * (-1 if mirror else 1)
+        corners = [(x - half, y, z), (x + half, y, z), (x + half, y + height, z), (x - half, y + height, z)]
+        self.quad(corners, texture, label)
 
-    def _blend(self, patch, extent, x0, y0, label):
-        """Lay a BGRA patch on the frame at column x0, row y0; where extent (or alpha) is over a half, it is `label`."""
-        h, w = patch.shape[:2]
-        region = self.image[y0:y0 + h, x0:x0 + w]
-        region[:] = _over(region, patch)
-        labels = self.labels[y0:y0 + h, x0:x0 + w]
-        labels[(patch[..., 3] if extent is None else extent) > 127] = label
-
-    def shadow(self, texture, x, z, width, length):
-        """Darken the ground under a thing: a soft patch of `width` x `length` metres centred on (x, z)."""
-        near, far = z - length / 2, z + length / 2
-        if near < self.view.eye[2] + NEAR:
-            return
-        pixels = [self.view.pixel(x + sx * width / 2, 0.0, depth) for sx, depth in ((-1, near), (1, near), (1, far), (-1, far))]
-        columns, rows = zip(*pixels)
-        window = self._window(min(columns), min(rows), max(columns), max(rows))
-        if window is None:
-            return
-        x0, y0, x1, y1 = window
-        h, w = texture.shape
-        warp = cv2.getPerspectiveTransform(np.float32([[0, h], [w, h], [w, 0], [0, 0]]), np.float32(pixels) - np.float32([x0, y0]))
-        dark = cv2.warpPerspective(texture, warp, (x1 - x0, y1 - y0), borderValue=255)
-        region = self.image[y0:y1, x0:x1]
-        cv2.multiply(region, cv2.merge((dark, dark, dark)), dst=region, scale=1 / 255)
+    def shadow(self, texture: Texture, x: float, z: float, width: float, length: float) -> None:
+        """Darken the ground, `width` x `length` metres centred on (x, z), as far as shadows are seen."""
+        near, far, left, right = z - length / 2, z + length / 2, x - width / 2, x + width / 2
+        if z - self.eye[2] < 50:
+            self.quad([(left, 0, near), (right, 0, near), (right, 0, far), (left, 0, far)], texture, None)
 
 
-def _over(below, patch):
-    """Blend a BGRA patch, its colour already times alpha, over a BGR region of the same size."""
-    blue, green, red, alpha = cv2.split(patch)
-    clear = cv2.bitwise_not(alpha)
-    return cv2.add(cv2.multiply(below, cv2.merge((clear, clear, clear)), scale=1 / 255), cv2.merge((blue, green, red)))
+def _fixed(pixels: Sequence[tuple[float, float]] | Floats) -> npt.NDArray[np.int32]:
+    """Convert (column, row) pixels to the fixed-point integers that OpenCV draws polygons from."""
+    bounded: Floats = np.minimum(np.maximum(pixels, -_LIMIT), _LIMIT)
+    return np.rint(bounded * (1 << _SHIFT)).astype(np.int32)
+
+
+def _blend(below: Pixels, patch: Pixels) -> Pixels:
+    """Blend a BGRA patch, its colour multiplied by alpha, over a BGR region of the same size."""
+    clear = cv2.merge([cv2.bitwise_not(patch[..., 3])] * 3)
+    colour = cv2.cvtColor(patch, cv2.COLOR_BGRA2BGR)
+    return cv2.add(cv2.multiply(below, clear, scale=1 / 255), colour).astype(np.uint8, copy=False)

@@ -1,147 +1,164 @@
-"""Fronts, roofs and bare walls of houses."""
+"""Surfaces of the street, drawn once: random fields, house fronts, fences, trees, signs, and the daylight on them."""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from .noise import fractal_noise, smooth_noise, to_pixels
+from .drawing import Colour, Floats, Pixels
 
-PPM = 32
-"""Texture pixels per metre."""
-STOREY = 3.1
-"""Height of one floor, metres."""
-
-_WALLS = {              # BGR of the wall, whether it is brick
-    'pale brick': ((112, 146, 168), True), 'red brick': ((72, 84, 124), True), 'dark brick': ((58, 66, 84), True),
-    'brown brick': ((78, 100, 128), True), 'white render': ((206, 212, 214), False), 'cream render': ((158, 190, 204), False),
-    'stone': ((132, 146, 152), False), 'concrete': ((146, 148, 148), False),
-}
-_PAINT = ((52, 30, 24), (40, 60, 24), (36, 32, 120), (90, 60, 30), (30, 30, 30), (60, 90, 150), (140, 60, 40), (36, 110, 60))
+PPM = 32            # texture pixels per metre of a house
+STOREY = 3.1        # height of one floor, metres
+_WALLS = (((112, 146, 168), True), ((72, 84, 124), True), ((58, 66, 84), True), ((78, 100, 128), True),
+          ((206, 212, 214), False), ((158, 190, 204), False), ((132, 146, 152), False))     # BGR, whether it is brick
+_PAINT = ((52, 30, 24), (40, 60, 24), (36, 32, 120), (90, 60, 30), (30, 30, 30), (60, 90, 150), (140, 60, 40))
+_WHITE = (230, 232, 234, 255)
 
 
-def masonry(rng, width, height, kind):
-    """Return a bare wall of a named kind as float32 [height, width, 3] BGR, sizes in pixels."""
-    colour, brick = _WALLS[kind]
-    tone = 1 + 0.055 * fractal_noise(rng, height, width, 160, 4) + 0.03 * smooth_noise(rng, height, width, 2)
+@dataclass(frozen=True)
+class Light:
+    """Time of day and weather. Colours are BGR; tints multiply the colour of a surface."""
+
+    sky: Colour             # at the zenith
+    horizon: Colour
+    cloud: Colour
+    cloud_cover: float      # 0 clear to 1 closed
+    lit: Colour             # tint of walls in the sun
+    shade: Colour           # tint of walls turned away from it
+    front: Colour           # tint of what faces the camera
+    sun_side: int           # side of the street whose walls the sun lights: -1 left, 1 right, 0 no sun
+
+
+LIGHTS = (      # low winter sun, blue sky, closed cloud, dusk
+    Light((254, 252, 246), (238, 234, 230), (255,) * 3, 0.3, (1, 1.08, 1.12), (0.56, 0.52, 0.49), (0.62, 0.6, 0.58), 1),
+    Light((244, 220, 190), (246, 240, 230), (255,) * 3, 0.45, (1.05, 1.16, 1.2), (0.64, 0.58, 0.53), (0.92,) * 3, 1),
+    Light((218, 215, 210), (228, 225, 220), (183, 180, 176), 0.8, (0.83,) * 3, (0.8,) * 3, (0.84, 0.82, 0.8), 0),
+    Light((132, 124, 114), (180, 173, 165), (92, 86, 78), 0.7, (0.54, 0.52, 0.5), (0.5,) * 3, (0.53, 0.51, 0.49), 0))
+
+
+def noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 1) -> Floats:
+    """Return a random field, float32 [height, width], mean about 0, standard deviation 1.
+
+    The coarsest blobs have `cell` pixels; each further octave is half as coarse and 0.6 times as strong.
+    """
+    field = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        size = max(1.0, cell / 2 ** octave)
+        layer = rng.standard_normal((max(2, round(height / size)), max(2, round(width / size))), np.float32)
+        field += 0.6 ** octave * cv2.resize(layer, (width, height), interpolation=cv2.INTER_CUBIC)
+    return field / max(float(field.std()), 1e-6)
+
+
+def to_pixels(field: Floats) -> Pixels:
+    """Clip to uint8, 0 to 255."""
+    return np.clip(field, 0, 255).astype(np.uint8)
+
+
+def house(rng: np.random.Generator, width: float, storeys: int) -> tuple[Pixels, Pixels]:
+    """Draw a house front, `width` metres wide, and the bare wall at its side; both uint8 [H, W, 3]."""
+    colour, brick = _WALLS[rng.choice(7, p=(0.24, 0.16, 0.1, 0.18, 0.14, 0.08, 0.1))]
+    height, wide = int((storeys * STOREY + 0.5) * PPM), int(width * PPM)
+    tone = 1 + 0.055 * noise(rng, height, wide, 160, 4) + 0.03 * noise(rng, height, wide, 2)
     if brick:
-        rows, cols = height // 3 + 1, width // 8 + 1
-        tint = np.kron(rng.normal(0, 0.09, (rows, cols)), np.ones((3, 8)))[:height, :width]
-        tone = tone + tint.astype(np.float32)
+        tone += np.kron(rng.normal(0, 0.09, (height // 3 + 1, wide // 8 + 1)), np.ones((3, 8)))[:height, :wide]
         tone[::3] += 0.12
-    stain = np.linspace(0.04, -0.10, height, dtype=np.float32)[:, None]
-    return np.float32(colour) * (tone + stain)[..., None]
-
-
-def _glass(rng, height, width):
-    """A window pane: dark room, the brighter sky mirrored in its upper part, a hint of curtain."""
-    fall = np.linspace(1, 0, height, dtype=np.float32)[:, None]
-    mirrored = rng.uniform(0, 110) * np.clip(fall + 0.25 * rng.standard_normal(), 0, 1) ** 2
-    pane = 26 + mirrored + 6 * rng.standard_normal((height, width))
-    pane = np.repeat(pane[..., None], 3, axis=2) * np.float32([1.06, 1.0, 0.94])
-    if rng.random() < 0.45:
-        drape = max(2, int(width * rng.uniform(0.12, 0.3)))
-        pane[:, :drape] = pane[:, -drape:] = np.float32([150, 160, 164]) * rng.uniform(0.4, 0.9)
-    return pane
-
-
-def _window(rng, wall, x, y, width, height, frame, bars):
-    """Set a framed window with a sill and a lintel into the wall; x, y is its top left, all in pixels."""
-    x, y, width, height = (int(v) for v in (x, y, width, height))
-    if x < 2 or y < 4 or x + width + 2 > wall.shape[1] or y + height + 4 > wall.shape[0]:
-        return
-    wall[y - 4:y, x - 2:x + width + 2] *= rng.uniform(0.8, 1.25)
-    wall[y:y + height, x:x + width] = _glass(rng, height, width)
-    wall[y:y + 3, x:x + width] *= 0.55
-    cv2.rectangle(wall, (x, y), (x + width - 1, y + height - 1), frame, 2)
-    for i in range(1, bars[0]):
-        cv2.line(wall, (x + width * i // bars[0], y), (x + width * i // bars[0], y + height - 1), frame, 1)
-    for i in range(1, bars[1]):
-        cv2.line(wall, (x, y + height * i // bars[1]), (x + width - 1, y + height * i // bars[1]), frame, 1)
-    wall[y + height:y + height + 3, x - 2:x + width + 2] = np.float32([176, 182, 184])
-    wall[y + height + 3:y + height + 5, x - 2:x + width + 2] *= 0.7
-
-
-def _shop(rng, wall):
-    """Replace the ground floor by a shop: window front, coloured fascia with lettering, a door."""
-    height, width = wall.shape[:2]
-    top = height - int(STOREY * PPM)
-    paint = np.float32(_PAINT[rng.integers(len(_PAINT))])
-    wall[top:] = paint * 0.7
-    fascia = slice(top, top + int(0.6 * PPM))
-    wall[fascia] = paint * rng.uniform(0.8, 1.6)
-    word = ''.join(chr(rng.integers(65, 91)) for _ in range(rng.integers(4, 11)))
-    (text_width, _), _ = cv2.getTextSize(word, cv2.FONT_HERSHEY_DUPLEX, 0.5, 1)
-    start = (max(2, (width - text_width) // 2), fascia.stop - 5)
-    ink = np.zeros((height, width), np.uint8)
-    cv2.putText(ink, word, start, cv2.FONT_HERSHEY_DUPLEX, 0.5, 255, 1, cv2.LINE_AA)
-    wall += (np.float32([225, 230, 232]) - wall) * (ink[..., None] / np.float32(255))
-    panes = max(2, width // int(1.7 * PPM))
-    for i in range(panes):
-        x0, x1 = width * i // panes + 3, width * (i + 1) // panes - 3
-        foot = 2 if i == panes // 2 else int(0.45 * PPM)
-        pane = wall[fascia.stop + 3:height - foot, x0:x1]
-        pane[:] = _glass(rng, *pane.shape[:2])
-        for _ in range(5):
-            gx, gy = rng.integers(0, max(1, pane.shape[1] - 6)), rng.integers(pane.shape[0] // 3, pane.shape[0])
-            pane[gy:gy + rng.integers(4, 22), gx:gx + rng.integers(3, 12)] = rng.uniform(40, 150) * rng.uniform(0.75, 1.25, 3)
-
-
-def _door(rng, wall, x):
-    height = wall.shape[0]
-    tall, wide = int(2.2 * PPM), int(0.95 * PPM)
-    paint = np.float32(_PAINT[rng.integers(len(_PAINT))])
-    wall[height - tall - 6:height, x - 3:x + wide + 3] = np.float32([180, 186, 188])
-    wall[height - tall:height, x:x + wide] = paint
-    wall[height - tall:height - tall + 10, x + 3:x + wide - 3] = 40
-    wall[height - 6:height, x - 5:x + wide + 5] = 110
-
-
-def _bays(rng, wall, storeys, shop, modern):
-    """Rows of windows, and a door where there is no shop."""
-    height, width = wall.shape[:2]
-    count = max(2, int(width / PPM / rng.uniform(2.0, 3.0)))
-    frame = tuple(float(v) for v in (rng.choice([[225] * 3, [60] * 3, [200, 205, 210]]) if not modern else [70, 70, 72]))
-    bars = (int(rng.integers(1, 3)), int(rng.integers(1, 4))) if not modern else (2, 1)
-    door = int(rng.integers(count))
-    for floor in range(1 if shop else 0, storeys):
-        sill = height - int((floor * STOREY + 0.95) * PPM)
-        tall = int((1.75 if floor == 0 else 1.6 - 0.1 * floor) * PPM)
-        wide = width / count * (0.8 if modern else 0.42)
-        for bay in range(count):
-            middle = width * (bay + 0.5) / count
-            if floor == 0 and bay == door:
-                _door(rng, wall, int(np.clip(middle - 0.5 * PPM, 6, width - 1.3 * PPM)))
-            else:
-                _window(rng, wall, middle - wide / 2, sill - tall, wide, tall, frame, bars)
-
-
-def front(rng, width, storeys):
-    """Return the front of a house, `width` metres wide, as uint8 [H, W, 3] BGR."""
-    kind = str(rng.choice(list(_WALLS), p=(0.24, 0.16, 0.1, 0.16, 0.14, 0.08, 0.08, 0.04)))
-    modern = kind == 'concrete' or (storeys >= 3 and rng.random() < 0.2)
-    wall = masonry(rng, int(width * PPM), int(storeys * STOREY * PPM + 0.5 * PPM), kind)
-    shop = rng.random() < (0.6 if storeys >= 3 else 0.3)
-    _bays(rng, wall, storeys, shop, modern)
+    bare = np.asarray(colour, np.float32) * tone[..., None]
+    wall, shop = bare.copy(), bool(rng.random() < (0.6 if storeys >= 3 else 0.3))
+    _windows(rng, wall, storeys, shop)
     if shop:
         _shop(rng, wall)
-    wall[:int(0.28 * PPM)] *= rng.uniform(0.55, 1.3)
-    wall[int(0.28 * PPM):int(0.5 * PPM)] *= 0.7
-    for x in (1, wall.shape[1] - 4):
-        wall[:, x:x + 3] *= 0.55 if rng.random() < 0.7 else 1
-    return to_pixels(wall * rng.uniform(0.8, 1.1)), kind
+    wall[:PPM // 3] *= rng.uniform(0.55, 1.2)       # the cornice
+    return to_pixels(wall * rng.uniform(0.8, 1.1)), to_pixels(bare * 0.9)
 
 
-def side(rng, kind):
-    """Return the blind side of a house of that wall kind, uint8 [H, W, 3]; a small window or none."""
-    wall = masonry(rng, 8 * PPM, 8 * PPM, kind)
-    if rng.random() < 0.6:
-        _window(rng, wall, 3 * PPM, 2 * PPM, 0.9 * PPM, 1.3 * PPM, (215.0,) * 3, (1, 2))
-    return to_pixels(wall * 0.9)
+def _glass(rng: np.random.Generator, pane: Floats) -> None:
+    """Fill float32 [h, w, 3]: a dark room, the brighter sky mirrored in its upper part."""
+    mirrored = rng.uniform(0, 110) * np.linspace(1, 0, len(pane), dtype=np.float32)[:, None, None] ** 2
+    pane[:] = (26 + mirrored + 6 * rng.standard_normal((*pane.shape[:2], 1))) * (1.06, 1.0, 0.94)
 
 
-def roof(rng):
-    """Return slates or tiles, uint8 [H, W, 3]."""
-    height, width = 96, 256
-    colour = np.float32(((70, 66, 64), (52, 62, 84), (58, 60, 66))[rng.integers(3)])
-    tone = 1 + 0.08 * fractal_noise(rng, height, width, 60, 4) + 0.05 * smooth_noise(rng, height, width, 2)
-    tone[::6] *= 0.75
-    return to_pixels(colour * tone[..., None])
+def _windows(rng: np.random.Generator, wall: Floats, storeys: int, shop: bool) -> None:
+    """Set rows of windows into a wall, and a door where there is no shop."""
+    height, width = wall.shape[:2]
+    bays, frame = max(2, int(width / PPM / rng.uniform(2.0, 3.0))), float(rng.choice((225, 60, 205)))
+    door, bars, wide = int(rng.integers(bays)), int(rng.integers(1, 4)), int(width / bays * rng.uniform(0.4, 0.55))
+    for floor in range(int(shop), storeys):
+        sill = height - int((floor * STOREY + 0.95) * PPM)
+        top = sill - int((1.75 if floor == 0 else 1.6 - 0.1 * floor) * PPM)
+        for bay in range(bays):
+            x = int(width * (bay + 0.5) / bays - wide / 2)
+            if floor == 0 and bay == door:
+                wall[height - int(2.2 * PPM):, x:x + PPM] = _PAINT[rng.integers(len(_PAINT))]
+                continue
+            wall[top - 4:sill + 3, x - 2:x + wide + 2] *= rng.uniform(0.8, 1.25)        # lintel and sill
+            _glass(rng, wall[top:sill, x:x + wide])
+            for i in range(bars):       # the frame and the glazing bars
+                cv2.rectangle(wall, (x, top + (sill - top) * i // bars), (x + wide, sill), (frame,) * 3, 2 - (i > 0))
+
+
+def _shop(rng: np.random.Generator, wall: Floats) -> None:
+    """Replace the ground floor by a window front under a coloured board with lettering."""
+    height, width = wall.shape[:2]
+    top, board, panes = height - int(STOREY * PPM), height - int(2.5 * PPM), max(2, width // int(1.7 * PPM))
+    paint = np.asarray(_PAINT[rng.integers(len(_PAINT))], np.float32)
+    wall[top:], wall[top:board] = paint * 0.7, paint * rng.uniform(0.8, 1.6)
+    cv2.putText(wall, _name(rng), (width // 3, board - 5), cv2.FONT_HERSHEY_DUPLEX, 0.5, _WHITE, 1, cv2.LINE_AA)
+    for i in range(panes):
+        foot = height - (2 if i == panes // 2 else 14)
+        _glass(rng, wall[board + 3:foot, width * i // panes + 3:width * (i + 1) // panes - 3])
+
+
+def _name(rng: np.random.Generator) -> str:
+    return ''.join(chr(letter) for letter in rng.integers(65, 91, rng.integers(4, 8)))
+
+
+def rough(rng: np.random.Generator, colour: Colour, grain: float, rows: int = 96, columns: int = 320) -> Pixels:
+    """Draw slates, boards or leaves, uint8 [96, 320, 3]; rows, columns: pixels from one dark joint to the next."""
+    tone = 0.95 + grain * (noise(rng, 96, 320, 50, 4) + noise(rng, 96, 320, 3))
+    tone += np.repeat(rng.normal(0, 0.08, 320 // columns), columns)
+    tone[::rows] *= 0.75
+    tone[:, ::columns] *= 0.55
+    return to_pixels(np.asarray(colour) * (tone * np.linspace(1.1, 0.8, 96, dtype=np.float32)[:, None])[..., None])
+
+
+def railing() -> Pixels:
+    """Draw metal railings, 4 m x 1.1 m, uint8 [88, 320, 4]."""
+    bars = np.zeros((88, 320), bool)
+    bars[8:84] = np.arange(320) % 11 < 3
+    bars[8:13] = bars[76:81] = bars[:, :4] = bars[:, 160:164] = True
+    return to_pixels(bars[..., None] * np.array((70, 72, 74, 255)))
+
+
+def tree(rng: np.random.Generator) -> Pixels:
+    """Draw a tree in leaf, uint8 [384, 312, 4]."""
+    height, width, crown = 384, 312, 284
+    board = np.zeros((height, width, 4), np.uint8)
+    for _ in range(7):      # the trunk, drawn again with each branch
+        path = [(156, height), (156, rng.uniform(210, 280)), (156 + rng.normal(0, 45), rng.uniform(60, 200))]
+        cv2.polylines(board, [np.array(path, np.int32)], False, (44, 52, 58, 255), 8, cv2.LINE_AA)
+    rows, cols = np.mgrid[:crown, :width].astype(np.float32)
+    radius = np.hypot((cols - width / 2) / (width * 0.38), (rows - crown * 0.5) / (crown * 0.40))
+    lumps, leaves = noise(rng, crown, width, 82, 3), noise(rng, crown, width, 3) + 0.6 * noise(rng, crown, width, 2)
+    inside = 1.0 - radius + 0.16 * lumps
+    alpha = np.clip((inside + 0.07 * leaves) * 14, 0, 1) * np.clip(2.4 + inside * 6 + leaves, 0, 1)
+    tone = 0.62 + 0.28 * (0.5 - rows / crown) + 0.15 * lumps + 0.17 * leaves
+    green = np.asarray(((55, 105, 92), (42, 82, 65), (50, 115, 120), (45, 75, 58))[rng.integers(4)], np.float32)
+    leaf = np.dstack([np.clip(green * tone[..., None], 0, 255), np.full_like(tone, 255)])
+    board[:crown] = board[:crown] * (1 - alpha[..., None]) + leaf * alpha[..., None]
+    return board
+
+
+def signs(rng: np.random.Generator) -> list[Pixels]:
+    """Draw speed limits, uint8 [96, 96, 4], and plates with place names, uint8 [72, 112, 4]."""
+    limits = [np.zeros((96, 96, 4), np.uint8) for _ in range(2)]
+    for sign, text in zip(limits, ('20', '30'), strict=True):
+        cv2.circle(sign, (48, 48), 45, (40, 36, 200, 255), -1, cv2.LINE_AA)
+        cv2.circle(sign, (48, 48), 34, _WHITE, -1, cv2.LINE_AA)
+        cv2.putText(sign, text, (26, 60), cv2.FONT_HERSHEY_DUPLEX, 1.1, (25, 25, 25, 255), 3, cv2.LINE_AA)
+    colours = ((120, 60, 20, 255), (60, 100, 30, 255), (40, 40, 160, 255))
+    plates = [np.full((72, 112, 4), colour, np.uint8) for colour in colours]
+    for plate in plates:
+        cv2.rectangle(plate, (4, 4), (107, 67), _WHITE, 2)
+        for y in (30, 54):
+            cv2.putText(plate, _name(rng), (10, y), cv2.FONT_HERSHEY_SIMPLEX, 0.6, _WHITE, 2, cv2.LINE_AA)
+    return limits + plates
