@@ -7,6 +7,8 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines import cpu
+from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.timing import Times, rows_of, time_in_turn
 
 SMALL = ['--threads', '1', '--network-pixels', '9216', '--rounds', '2', '--warm-up', '1', '--sizes', '96x96']
@@ -22,7 +24,10 @@ def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
     assert result['rows'][0]['speed'] == 1 and all(row['median_ms'] > 0 for row in result['rows'])
     assert result['not_available'] == [{'name': 'onnxruntime fp16', 'reason': 'ONNX Runtime runs fp32 and int8'}]
     assert result['rounds'] == 2 and result['warm_up'] == 1 and result['threads'] == 1 and 'cores' in result['machine']
+    test, = result['self_tests']
+    assert test['name'] == 'onnxruntime fp32' and test['agreement'] >= 0.99 and test['ms'] > 0
     shown = capsys.readouterr().out
+    assert 'self-test: onnxruntime fp32: passed: 100.00 % of the pixels agree' in shown
     assert 'not available: onnxruntime fp16' in shown and 'onnxruntime fp32, 128x96, 20 words' in shown
 
 
@@ -32,6 +37,15 @@ def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
 def test_a_machine_is_described_by_what_decides_its_speed(monkeypatch, flags, told):
     monkeypatch.setattr(cpu, 'cpu_info', lambda: ('Zen', flags))
     assert told in cpu.machine() and cpu.machine().endswith('cores')
+
+
+def test_an_engine_whose_masks_are_wrong_is_not_timed(monkeypatch, capsys):
+    def refuse(*_):
+        raise SelfTestError("onnxruntime in fp32: 12.0 % of the self-test's pixels agree at 96x96 (99 % needed)")
+    monkeypatch.setattr(OnnxRuntimeEngine, 'run', refuse)
+    assert main(['bench', *SMALL, '--engines', 'onnxruntime', '--precisions', 'fp32']) == 1
+    captured = capsys.readouterr()
+    assert 'not available: onnxruntime fp32: onnxruntime in fp32: 12.0 %' in captured.out
 
 
 def test_nothing_that_runs_is_an_error(capsys):

@@ -36,7 +36,7 @@ def test_built_once_then_read(tmp_path):
     assert build.builds == 2
 
 
-@pytest.mark.parametrize('change', [{'runtime': 'TensorRT 10.9.0'}, {'network': 2}, {'compute_capability': '8.9'},
+@pytest.mark.parametrize('change', [{'runtime': 'TensorRT 10.9.0'}, {'network': 2}, {'compute_capability': '8.9'}, {'multiprocessors': 8},
                                     {'weights_sha256': 'ab' * 31 + 'cd'}])
 def test_a_stale_engine_is_built_again_in_its_place(tmp_path, caplog, change):
     load_or_build(SAMPLE, Builder(b'old'), tmp_path)
@@ -157,4 +157,4 @@ def test_the_doctor_counts_engines_and_names_the_bad_ones(tmp_path, monkeypatch)
     result = built_engines()
     assert result.status == 'warn' and stale.file_name in result.finding and good.file_name not in result.finding
     (tmp_path / 'engines' / good.file_name).write_bytes(b'torn')
-    assert good.file_name in built_engines().finding and 'lgseg build-engine' in verdict.cure
+    assert good.file_name in built_engines().finding and 'lgseg build-engine' in result.hint

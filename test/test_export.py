@@ -99,7 +99,14 @@ def test_export_writes_a_missing_or_foreign_onnx_file_again(tiny_weights, capsys
     with pytest.raises(WeightsError, match=f'lgseg export --weights {tiny_weights}'):
         OnnxRuntimeEngine(load_weights(tiny_weights))
     assert main(['export', '--weights', str(tiny_weights)]) == 0
-    assert 'tiny.onnx' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'tiny.onnx' in printed and 'tiny.selftest.safetensors' in printed
+    stamp = tiny_weights.with_suffix('.onnx').stat().st_mtime_ns
+    tiny_weights.with_suffix('.selftest.safetensors').write_bytes(b'damaged')
+    assert main(['export', '--weights', str(tiny_weights), '--self-test-only']) == 0
+    assert tiny_weights.with_suffix('.onnx').stat().st_mtime_ns == stamp, 'only the self-test is made'
+    assert OnnxRuntimeEngine(load_weights(tiny_weights)).self_test.passed
+    assert main(['export', '--run', str(tiny_weights), '--self-test-only']) == 1
     assert main(['export', '--weights', str(tiny_weights), '--name', 'other']) == 1
     assert 'are for --run' in capsys.readouterr().err
     weights = load_weights(tiny_weights)

@@ -2,7 +2,7 @@
 
 All take turns, each on the same frame twice of which the second counts, so that a busy machine slows all alike: read
 the speeds, which are relative to the first row.  cpu ms is processor time of all cores.  What cannot run here is listed
-with the reason.
+with the reason.  Last comes how far each engine agreed with its golden self-test, and how long that took.
 
 Examples:
   lgseg bench
@@ -13,14 +13,16 @@ Examples:
 import os
 from argparse import Namespace
 from itertools import product
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ..engines.cpu import machine, usable_cores
 from ..engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
 from ..engines.frames import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.timing import rows_of, table, time_in_turn
-from ..engines.weights import DEFAULT_WEIGHTS, load_weights
+from ..engines.weights import DEFAULT_WEIGHTS, Weights, load_weights
 from ..demo.street import StreetCamera
 from ..vocabulary.classes import parse_class
 from ..vocabulary.vocabulary import VocabularyState
@@ -59,6 +61,7 @@ def run(arguments):
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     weights = load_weights(arguments.weights)
     engines, lacking = make_engines(arguments, weights)
+    lacking += drop_failing(engines, arguments, weights)
     result = {'benchmark': 'lgseg bench', 'machine': machine(), 'threads': arguments.threads or usable_cores(),
               'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'rounds': arguments.rounds,
               'warm_up': arguments.warm_up, 'rows': [], 'not_available': lacking}
@@ -73,6 +76,9 @@ def run(arguments):
     finally:
         for engine in engines.values():
             close_engine(engine)
+    result['self_tests'] = [row for label, engine in engines.items() for row in self_test_rows(label, engine)]
+    for label, engine in engines.items():
+        print(f'self-test: {label}: {engine.self_test}')
     write_json(arguments.json, result)
     if not engines:
         raise RuntimeError('none of these engines can run here')
@@ -89,6 +95,26 @@ def make_engines(arguments, weights):
         except Exception as error:   # every library has its own kinds
             lacking.append({'name': label, 'reason': str(error).strip().partition('\n')[0]})
     return engines, lacking
+
+
+def drop_failing(engines: dict[str, Any], arguments: Namespace, weights: Weights) -> list[dict[str, str]]:
+    """Run each engine once at each size, and take away those that cannot; returns {'name', 'reason'} of these."""
+    vocabulary, failed = VocabularyState(weights.bank).replace(names(weights, 1)), []
+    for label, engine in list(engines.items()):
+        try:
+            for width, height in arguments.sizes:
+                engine.run([Frame(np.zeros((height, width, 3), np.uint8), 'bgr')], vocabulary)
+        except Exception as error:   # SelfTestError, or what the library raises at this size
+            failed.append({'name': label, 'reason': str(error).strip().partition('\n')[0]})
+            close_engine(engines.pop(label))
+    return failed
+
+
+def self_test_rows(label: str, engine: Any) -> list[dict[str, object]]:
+    """Name, network size, agreement (0..1), confidence error (0..1) and milliseconds of each of an engine's tests."""
+    return [{'name': label, 'size': f'{result.size[1]}x{result.size[0]}', 'agreement': round(result.agreement, 5),
+             'confidence_error': round(result.confidence_error, 5), 'ms': round(result.milliseconds, 1)}
+            for result in engine.self_test.results]
 
 
 def make_engine(name, precision, arguments, weights):

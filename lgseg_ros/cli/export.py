@@ -1,8 +1,9 @@
-"""Make weights from a training run: NAME.safetensors, its model card NAME.json and NAME.onnx.
+"""Make weights from a training run: NAME.safetensors, its model card NAME.json, NAME.onnx and the engines'
+self-test NAME.selftest.safetensors.
 
 The run's averaged (EMA) network is taken, with the projected text rows of every name in the bank, so
-that all of them work at run time without a text encoder.  With --weights only the ONNX file is made
-again, for example after a change of the export.
+that all of them work at run time without a text encoder.  With --weights only the ONNX file and the
+self-test are made again, for example after a change of the export; with --self-test-only the latter alone.
 
 Examples:
   lgseg export --run runs/street --name street --out weights
@@ -12,8 +13,13 @@ Examples:
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..engines.weights import Weights
+    from ..model.network import SegmentationNetwork
 
 TEXT_ENCODER = 'ViT-B-16 (OpenAI)'
 TEMPLATE = 'a photo of a X'
@@ -23,7 +29,10 @@ def add_arguments(parser):
     """The command line of `lgseg export`."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--run', metavar='DIR', help='folder that "lgseg train" wrote')
-    source.add_argument('--weights', metavar='W', help='shipped name or .safetensors: make only its ONNX file again')
+    source.add_argument('--weights', metavar='W',
+                        help='shipped name or .safetensors: make only its ONNX file and self-test again')
+    parser.add_argument('--self-test-only', action='store_true',
+                        help='with --weights: make only the self-test of the engines, and leave the ONNX file')
     parser.add_argument('--name', help="of the weights (default: the run folder's)")
     parser.add_argument('--out', metavar='DIR', help='folder to write (default: weights)')
     parser.add_argument('--bank', metavar='NPZ',
@@ -42,9 +51,15 @@ def run(arguments):
     from ..engines.weights import load_weights
     if arguments.weights and (arguments.name or arguments.out):
         raise ValueError('--name and --out are for --run; with --weights the ONNX file is made beside the weights')
+    if arguments.self_test_only:
+        if not arguments.weights:
+            raise ValueError('--self-test-only is for --weights; with --run the self-test is always made')
+        path = make_self_test(load_weights(arguments.weights))
+        print(f'{path}  {path.stat().st_size / 1e6:.1f} MB')
+        return 0
     path = load_weights(arguments.weights).path if arguments.weights else _weights_of_run(arguments)
     same, exact = make_onnx(path)
-    for suffix in ('.safetensors', '.json', '.onnx'):
+    for suffix in ('.safetensors', '.json', '.onnx', '.selftest.safetensors'):
         file = path.with_suffix(suffix)
         print(f'{file}  {file.stat().st_size / 1e6:.1f} MB')
     print(f'On a test picture ONNX Runtime gives {same:.2%} of the pixels what torch gives, '
@@ -53,22 +68,40 @@ def run(arguments):
 
 
 def make_onnx(path):
-    """Export the ONNX file beside the .safetensors at `path`.  Returns what `compare` does.
+    """Export ONNX file and self-test beside the .safetensors at `path`.  Returns what `compare` does.
 
     Raises ValueError, and leaves no file, when the exported graph does not do what the network does.
     """
+    from ..engines.self_test import SelfTestError
     from ..engines.weights import load_weights
     from ..model.onnx_export import export_onnx
     from ..model.weights_file import load_network
     weights = load_weights(path)
     model = load_network(weights)
+    make_self_test(weights, model)
     export_onnx(model, weights.onnx_path, metadata={'weights_sha256': weights.sha256})
-    same, exact = compare(model, weights)
-    if same < 0.99:
+    try:
+        same, exact = compare(model, weights)
+        reason = f'agrees with torch on only {same:.1%} of the pixels' if same < 0.99 else ''
+    except SelfTestError as error:
+        reason = f'is not the torch network ({error})'
+    if reason:
         weights.onnx_path.unlink()
-        raise ValueError(f'{weights.onnx_path} agrees with torch on only {same:.1%} of the pixels, so it was removed; '
-                         'requirements/train.txt lists the versions that are known to work')
+        raise ValueError(f'{weights.onnx_path} {reason}, so it was removed; requirements/train.txt lists the versions '
+                         'that are known to work')
     return same, exact
+
+
+def make_self_test(weights: 'Weights', model: 'SegmentationNetwork | None' = None) -> Path:
+    """Write the self-test file of `weights`; returns its path.
+
+    Args:
+        weights: from `load_weights`.
+        model: their torch network, where it is loaded already.
+    """
+    from ..model.self_test_export import write_self_test
+    from ..model.weights_file import load_network
+    return write_self_test(model or load_network(weights), weights)
 
 
 def compare(model, weights):

@@ -20,7 +20,7 @@ OTHER_CHECKS: dict[str, Callable[[], CheckResult]] = {
     'cv_bridge': libraries.cv_bridge, 'onnxruntime': libraries.onnxruntime,
     'gpu': machine.gpu, 'torch on CUDA': gpu_engines.torch_cuda, 'tensorrt': machine.tensorrt,
     'built engines': gpu_engines.built_engines,
-    'weights': model.weights, 'cache': model.cache,
+    'weights': model.weights, 'self-test': model.self_tests, 'cache': model.cache,
     'torchvision': libraries.torchvision, 'text encoder': model.text_encoder}
 
 

@@ -1,11 +1,12 @@
 """Checks of weights, text encoder and cache folder."""
 
+import json
 import os
 import tempfile
 
 from ..utils.paths import cache_folder
 from ..utils.subprocesses import run_code
-from .check_result import CheckResult, fail, ok, skip
+from .check_result import CheckResult, fail, ok, skip, warn
 
 # Loading the engine checks that the ONNX file is complete and was exported from these weights.
 LOAD = '''
@@ -16,6 +17,13 @@ weights = load_weights(sys.argv[1])
 for precision in ('fp32', 'auto'):
     OnnxRuntimeEngine(weights, threads=1, precision=precision)
 print(f'{len(weights.bank)} phrases')
+'''
+# Every engine that works here, in each precision, on its self-test at the default image size.
+SELF_TESTS = '''
+import json, sys
+from lgseg_ros.engines.factory import run_self_tests
+from lgseg_ros.engines.weights import load_weights
+print(json.dumps(run_self_tests(load_weights(sys.argv[1]))))
 '''
 FIND_ENCODER = '''
 import sys
@@ -45,6 +53,27 @@ def weights() -> CheckResult:
                         f'exported by you: lgseg export --weights {name}')
         found.append(f'{name} ({result.answer})')
     return ok(f'complete, each with its ONNX file: {", ".join(found)}')
+
+
+def self_tests() -> CheckResult:
+    """Check whether every engine that works here gives the right masks, and how long its self-test takes."""
+    from ..engines.weights import DEFAULT_WEIGHTS
+    result = run_code(SELF_TESTS, DEFAULT_WEIGHTS)
+    if not result.succeeded:
+        return fail(f'cannot be run: {result.reason}', f'lgseg export --weights {DEFAULT_WEIGHTS}')
+    found = json.loads(result.answer)
+    if not found:
+        return skip('no engine can be run here')
+    text = '; '.join(f'{label}: {answer["text"]}' for label, answer in found.items())
+    failed = [label for label, answer in found.items() if answer['state'] == 'failed']
+    if failed and len(failed) == len(found):
+        return fail(text, 'no engine gives the right masks: report it, with the output of lgseg doctor --json')
+    if failed:
+        return warn(text, f'the node uses another engine than {" and ".join(failed)}; report it, with the output of '
+                    'lgseg doctor --json')
+    if any(answer['state'] == 'not tested' for answer in found.values()):
+        return warn(text, f'lgseg export --weights {DEFAULT_WEIGHTS}')
+    return ok(text)
 
 
 def text_encoder() -> CheckResult:

@@ -45,6 +45,10 @@ class Cuda:
         properties = self.GetDeviceProperties(0)
         return properties.name.split(b'\0')[0].decode(), f'{properties.major}.{properties.minor}'
 
+    def multiprocessors(self) -> int:
+        """How many streaming multiprocessors the GPU in use has, or its slice."""
+        return int(self.GetDeviceProperties(0).multiProcessorCount)
+
     def new_stream(self):
         """A stream that does not wait for the default one."""
         return self.StreamCreateWithFlags(self._runtime.cudaStreamNonBlocking)

@@ -31,6 +31,7 @@ class Identity(NamedTuple):
     compute_capability: str  # e.g. '8.7'
     precision: str
     pixels: int              # of the network
+    multiprocessors: int = 0   # of the GPU: models of one name, and slices of one GPU, differ in it
 
     @property
     def gpu_name(self):

@@ -3,10 +3,14 @@
 import importlib.util
 
 import numpy as np
+import numpy.typing as npt
 
+from ..vocabulary.vocabulary import Vocabulary
 from .cpu import has_int8_dot, usable_cores
-from .frames import DEFAULT_PIXELS, Frame, network_size, to_network, to_output
+from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
 from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file
+from .self_test import SelfTest
+from .self_test_data import SMALL
 
 
 class OnnxRuntimeEngine:
@@ -27,7 +31,8 @@ class OnnxRuntimeEngine:
         """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all;
         precision: auto is int8 where its file is there and the CPU is good at it, else fp32.
 
-        Raises WeightsError when the ONNX file is missing, damaged or of other weights.
+        Raises WeightsError when the ONNX file is missing, damaged or of other weights, SelfTestError when its masks
+        are not those of the weights.
         """
         import onnxruntime
         providers = _providers(onnxruntime.get_available_providers())
@@ -42,6 +47,9 @@ class OnnxRuntimeEngine:
             raise cannot_load(self.path, error, weights, precision) from error
         made_for = self._session.get_modelmeta().custom_metadata_map.get('weights_sha256')
         check_origin(self.path, made_for, weights, precision)
+        self.self_test = SelfTest(weights, self.NAME, precision, self.threads)
+        # One graph for images of all sizes: one test of it is enough.
+        self.self_test.check(SMALL, lambda image, vocabulary: self.infer(image[None], vocabulary)[0])
 
     def run(self, frames, vocabulary, size=None):
         """Segment a batch.
@@ -52,12 +60,16 @@ class OnnxRuntimeEngine:
         """
         height, width = frames[0].pixels.shape[:2]
         net = network_size(height, width, self.pixels)
-        batch = np.stack([to_network(frame, net) for frame in frames])
-        ids, confidence = self._session.run(None, {
-            'frames': batch, 'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids,
-            'threshold': np.array(vocabulary.threshold, np.float32)})
         target = net if size == 'network' else (height, width)
-        return [to_output(*pair, target) for pair in zip(ids, confidence)]
+        masks = self.infer(np.stack([to_network(frame, net) for frame in frames]), vocabulary)
+        return [to_output(*mask, target) for mask in masks]
+
+    def infer(self, images: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> list[Mask]:
+        """Masks of RGB images uint8 [B, H, W, 3] of a network size, each of the images' size."""
+        ids, confidence = self._session.run(None, {
+            'frames': images, 'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids,
+            'threshold': np.array(vocabulary.threshold, np.float32)})
+        return [Mask(*pair) for pair in zip(ids, confidence)]
 
     def warm_up(self, vocabulary, height=480, width=640):
         """Run once on a grey frame, so that the first real one is not slow."""

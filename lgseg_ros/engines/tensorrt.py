@@ -9,12 +9,15 @@ import shlex
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..utils.paths import find_share
+from ..vocabulary.vocabulary import Vocabulary
 from .engine_cache import Identity, engine_folder, why_not
-from .frames import DEFAULT_PIXELS, SMALLEST, Frame, network_size, to_network, to_output
+from .frames import DEFAULT_PIXELS, SMALLEST, Frame, Mask, network_size, to_network, to_output
 from .gpu import EngineError, has_gpu_device
 from .plans import Plans
+from .self_test import SelfTest
 from .tensorrt_network import FORMAT
 from .weights import DEFAULT_WEIGHTS
 
@@ -36,9 +39,10 @@ def identify(weights, pixels, precision):
     import tensorrt
 
     from .cuda import Cuda
-    gpu, capability = Cuda().device()
+    cuda = Cuda()
+    gpu, capability = cuda.device()
     return Identity(weights.path.stem, weights.sha256, FORMAT, f'TensorRT {tensorrt.__version__}', gpu, capability,
-                    'fp16' if precision == 'auto' else precision, pixels)
+                    'fp16' if precision == 'auto' else precision, pixels, cuda.multiprocessors())
 
 
 def build_command(weights, pixels, precision):
@@ -83,7 +87,8 @@ class TensorRTEngine:
     def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
         """weights: from `load_weights`; threads: not used; pixels: network size in all; precision: auto is fp16.
 
-        Builds the engine where the cache has none, which takes minutes.  Raises EngineError with the reason.
+        Builds the engine where the cache has none, which takes minutes.  Raises EngineError with the reason.  `run` and
+        `warm_up` raise SelfTestError when its masks are not those of the weights.
         """
         from .cuda import Cuda
         from .tensorrt_build import load_tensorrt_engine
@@ -101,10 +106,28 @@ class TensorRTEngine:
             LOG.warning('TensorRT: %s does not load (%s); building it again', path, error)
             self._load(load_tensorrt_engine(weights, identity, again=True).engine)
         self._stream = self._cuda.new_stream()
-        self._plans = Plans(lambda shape: Plan(self._cuda, self._engine, self._stream, shape), MOST_PLANS)
+        self.self_test = SelfTest(weights, self.NAME, self.precision, threads)
+        self._tested = set()   # network sizes
+        self._plans = Plans(self._make_plan, MOST_PLANS)
         self.batch = self._largest[0]   # most frames in one run
         self._build_command = build_command(weights, pixels, precision)
         self._said_clamped = False
+
+    def _make_plan(self, shape: Shape) -> 'Plan':
+        """A `Plan`, once the engine has passed the self-test at its network size.  Raises SelfTestError."""
+        if shape.network not in self._tested:
+            self.self_test.check(shape.network, self._infer)
+            self._tested.add(shape.network)
+        return Plan(self._cuda, self._engine, self._stream, shape)
+
+    def _infer(self, image: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
+        """The mask of an RGB image [H, W, 3] of a network size."""
+        plan = Plan(self._cuda, self._engine, self._stream, Shape(1, image.shape[:2], len(vocabulary.rows)))
+        try:
+            ids, confidence = plan.run([Frame(image, 'rgb')], vocabulary)
+            return Mask(ids[0].copy(), confidence[0].copy())
+        finally:
+            plan.close()
 
     def _load(self, serialized):
         import tensorrt as trt

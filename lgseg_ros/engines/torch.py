@@ -7,11 +7,15 @@ import importlib.util
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from ..vocabulary.vocabulary import Vocabulary
 from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network
 from .gpu import EngineError
 from .plans import Plans, bucket
 from .resize import linear_matrix, nearest_indices, shrinking_matrices
+from .self_test import SelfTest
+from .self_test_data import SMALL
 
 CHANNELS = {'bgr': (2, 1, 0), 'bgra': (2, 1, 0), 'rgb': (0, 1, 2), 'rgba': (0, 1, 2), 'mono': (0, 0, 0)}
 BATCH = 4      # pictures that one run may hold: each number of them has its own graph
@@ -54,7 +58,8 @@ class TorchEngine:
         precision: auto is fp16 on CUDA, fp32 on a CPU; device: auto, cpu or cuda; graph: False to run
         eagerly on CUDA too, for comparison.
 
-        Raises ValueError when the weights do not fit their card, EngineError for a precision the device lacks.
+        Raises ValueError when the weights do not fit their card, EngineError for a precision the device lacks,
+        SelfTestError when the masks are not those of the weights.
         """
         import torch
 
@@ -69,7 +74,26 @@ class TorchEngine:
         self.batch = BATCH if self.device == 'cuda' else 1   # most frames in one run that this gains by
         dtype = torch.float16 if self.precision == 'fp16' else torch.float32
         self._model = load_network(weights).to(self.device, dtype, memory_format=torch.channels_last)
-        self._plans = Plans(lambda shape: Plan(self._model, shape, graph))
+        self.self_test = SelfTest(weights, self.NAME, self.precision, threads)
+        self.self_test.check(SMALL, self._infer)
+        self._captured = graph and self.device != 'cpu'
+        self._plans = Plans(self._make_plan)
+
+    def _infer(self, image: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
+        """The mask of an RGB image [H, W, 3] of a network size, without a captured graph."""
+        size = image.shape[:2]
+        plan = Plan(self._model, Shape(1, image.shape, 'rgb', bucket(len(vocabulary.rows)), size, size), graph=False)
+        return plan.run([Frame(image, 'rgb')], vocabulary)[0]
+
+    def _make_plan(self, shape: Shape) -> 'Plan':
+        """A `Plan`; one with a captured graph has passed the self-test.  Raises SelfTestError."""
+        plan = Plan(self._model, shape, self._captured)
+        if self._captured:
+            self.self_test.check_frames(
+                shape.frame[:2], shape.order == 'mono', shape.network, shape.output,
+                lambda image, vocabulary: plan.run([from_rgb(image, shape.order)] * shape.batch, vocabulary)[0],
+                max_rows=shape.rows)
+        return plan
 
     def run(self, frames, vocabulary, size=None):
         """Segment a batch; arguments and result as `OnnxRuntimeEngine.run`."""
@@ -99,6 +123,16 @@ class TorchEngine:
         self._model = None
         if self.device != 'cpu':
             torch.cuda.empty_cache()   # PyTorch would keep it for itself, and another engine may come
+
+
+def from_rgb(image: npt.NDArray[np.uint8], order: str) -> Frame:
+    """An RGB image [H, W, 3] as a frame whose channels are ordered otherwise; of mono its first channel."""
+    if order == 'mono':
+        return Frame(np.ascontiguousarray(image[..., :1]), order)
+    channels = image[..., ::-1] if order.startswith('bgr') else image
+    if order.endswith('a'):
+        channels = np.dstack([channels, np.full(image.shape[:2], 255, np.uint8)])
+    return Frame(np.ascontiguousarray(channels), order)
 
 
 class Plan:

@@ -1,4 +1,5 @@
-"""Trained weights on disk: NAME.safetensors, NAME.json (model card) and NAME.onnx side by side.
+"""Trained weights on disk: NAME.safetensors, NAME.json (model card), NAME.onnx and NAME.selftest.safetensors
+side by side.
 
 The safetensors file holds the network in fp16, the projected text rows of the bank it
 was trained with (`text.rows`, their names in the metadata) and the text projection, so
@@ -74,7 +75,8 @@ def resolve_weights(spec):
 def shipped_weights():
     """Names of the weights that the package ships."""
     folder = find_share('weights')
-    return sorted(path.stem for path in folder.glob('*.safetensors')) if folder else []
+    paths = folder.glob('*.safetensors') if folder else ()
+    return sorted(path.stem for path in paths if not path.stem.endswith('.selftest'))
 
 
 def file_sha256(path):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from ..engines.self_test import SelfTest
 from .memory import peak_memory_mb
 from .output_publisher import OutputPublisher
 from .updater import create_updater, fill_status
@@ -113,10 +114,11 @@ class Diagnostics:
         node, values = self._node, dict[str, object]()
         engine = node.engine_summary()
         values['engine'] = engine or 'not loaded'
-        vocabulary = node.vocabulary.current
+        vocabulary, selection = node.vocabulary.current, node.engine_selection
         if engine and vocabulary:
-            values.update(engine_selection=str(node.engine_selection), vocabulary_version=vocabulary.version,
-                          classes=len(vocabulary.names), vocabulary=', '.join(vocabulary.texts)[:300])
+            values.update(engine_selection=str(selection), vocabulary_version=vocabulary.version,
+                          classes=len(vocabulary.names), vocabulary=', '.join(vocabulary.texts)[:300],
+                          **self_test_values(node.engine_self_test()))
         values['peak_memory_mb'] = peak_memory_mb()
         values['bond'] = node.bond_state()
         values['last_error'] = node.last_error or 'none'
@@ -124,8 +126,12 @@ class Diagnostics:
         if busy > INFERENCE_TIMEOUT_S:
             return StatusSummary(DiagnosticStatus.ERROR,
                                  f'inference timeout: the engine has worked on one frame for {busy:.0f} s', values)
-        if engine and node.engine_selection and node.engine_selection.fell_back:
-            return StatusSummary(DiagnosticStatus.WARN, f'{node.state_label()}; {node.engine_selection}', values)
+        if failure := node.engine_failure():
+            return StatusSummary(DiagnosticStatus.ERROR, failure, values)
+        if engine and selection and selection.self_test_failures:
+            return StatusSummary(DiagnosticStatus.ERROR, f'{node.state_label()}; self-test failed: {selection}', values)
+        if engine and selection and selection.fell_back:
+            return StatusSummary(DiagnosticStatus.WARN, f'{node.state_label()}; {selection}', values)
         return StatusSummary(DiagnosticStatus.OK if engine else DiagnosticStatus.WARN, node.state_label(), values)
 
     def _camera_status(self, camera: OutputPublisher) -> StatusSummary:
@@ -149,6 +155,16 @@ class Diagnostics:
             'frame_ms': f'{counters.frame_ms:.1f}', 'engine_ms': f'{counters.engine_ms:.1f}',
             'latency_ms': f'{counters.latency_ms:.1f}', 'has_subscribers': has_subscribers,
             'camera_info': f'{info.width}x{info.height}' if info else 'none'})
+
+
+def self_test_values(self_test: SelfTest | None) -> dict[str, str]:
+    """Return what the diagnostics hold of an engine's self-test, None for an engine that has none."""
+    if self_test is None:
+        return {'self_test': 'not tested: this engine has none'}
+    values = {'self_test': str(self_test)}
+    if worst := self_test.worst:
+        values.update(self_test_agreement=f'{worst.agreement:.4f}', self_test_ms=f'{worst.milliseconds:.0f}')
+    return values
 
 
 def _status_name(camera: OutputPublisher) -> str:

@@ -7,6 +7,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.timer import Timer
 
 from ..engines.factory import Choice
+from ..engines.self_test import SelfTest
 from ..engines.weights import WeightsError, load_weights
 from ..pipeline import EngineOptions, SegmentationPipeline
 from ..vocabulary.classes import VocabularyError
@@ -101,7 +102,9 @@ class SegmentationNode(LifecycleNode):
 
     def _on_engine_selected(self, selection: Choice) -> None:
         self.engine_selection = selection
-        if selection.fell_back:
+        if selection.self_test_failures:   # whatever runs instead: this machine gives wrong masks with that one
+            self.get_logger().error(f'engine: {selection}')
+        elif selection.fell_back:
             self.get_logger().warning(f'engine: {selection}')
         else:
             self.get_logger().info(f'engine: {selection}')
@@ -230,6 +233,14 @@ class SegmentationNode(LifecycleNode):
     def engine_summary(self) -> str:
         """Return the engine in one line, or '' while none is loaded."""
         return self._pipeline.engine.summary() if self._pipeline and self._has_engine() else ''
+
+    def engine_self_test(self) -> SelfTest | None:
+        """Return the self-test of the engine in use, None where there is none."""
+        return getattr(self._pipeline and self._pipeline.engine, 'self_test', None)
+
+    def engine_failure(self) -> str:
+        """Return why the engine can segment no more, as when each one failed its self-test; '' while it can."""
+        return getattr(self._pipeline and self._pipeline.engine, 'failure', '')
 
     def state_label(self) -> str:
         """Return the lifecycle state: unconfigured, inactive, active or finalized."""

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROFILE = str(find_share('config', 'fastdds.xml'))
 CHECKS = ['python', 'cores', 'libraries', 'ros', 'interfaces', 'rmw', 'transport', 'clock', 'shared memory',
           'stale segments', 'cv_bridge', 'onnxruntime', 'gpu', 'torch on CUDA', 'tensorrt', 'built engines', 'weights',
-          'cache', 'torchvision', 'text encoder']
+          'self-test', 'cache', 'torchvision', 'text encoder']
 
 
 # --- the command

@@ -1,0 +1,122 @@
+"""Make the golden self-test of weights: what torch gives in fp32 for a street image and several vocabularies."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..demo.street import StreetCamera
+from ..engines.frames import Mask, network_size
+from ..engines.self_test_data import (
+    SMALL,
+    GoldenData,
+    Tensors,
+    encode,
+    make_vocabulary,
+    mask_tensors,
+    self_test_path,
+    write_tensors,
+)
+from ..engines.weights import Weights
+from ..vocabulary.classes import MAX_PHRASES, normalise, parse_class
+from ..vocabulary.vocabulary import Vocabulary
+from .network import SegmentationNetwork
+from .onnx_export import ExportWrapper
+
+CAMERAS = ((480, 640), (720, 1280))   # (height, width): the usual aspect ratios, 4:3 and 16:9
+SEEDS = range(8)                      # of the streets among which the image is chosen
+NOISE = 4                             # grey levels; an image whose classes it changes is not decisive enough
+LARGE_SHARE = 0.05                    # of the pixels that an id must cover to count
+LEAST_IDS = 3                         # that must count, or else one wrong id would be enough to pass
+MANY = 20                             # classes of the largest vocabulary
+
+
+def write_self_test(model: SegmentationNetwork, weights: Weights) -> Path:
+    """Write the self-test file of `weights` beside them.
+
+    Args:
+        model: the torch network of these weights, fp32, on the CPU.
+        weights: from `load_weights`.
+
+    Returns:
+        The path of the file.  Raises OSError when it cannot be written.
+    """
+    network = ExportWrapper(model, every_cell=False).eval()
+    vocabularies = choose_vocabularies(weights)
+    image = choose_image(network, vocabularies)
+    golden = GoldenData(self_test_path(weights), '', image, vocabularies, {})
+    tensors: Tensors = {'image': encode(image)}
+    for n, vocabulary in enumerate(vocabularies):
+        tensors[f'text_embeddings.{n}'] = np.ascontiguousarray(vocabulary.rows, np.float32)
+        tensors[f'class_ids.{n}'] = vocabulary.row_ids
+    for size in (SMALL, *(network_size(*camera) for camera in CAMERAS)):
+        masks = [segment(network, golden.image_at(size), vocabulary) for vocabulary in golden.vocabularies_at(size)]
+        tensors.update(mask_tensors(size, masks))
+    write_tensors(golden.path, tensors, {'weights_sha256': weights.sha256, 'vocabularies': str(len(vocabularies)),
+                                         'made_by': f'torch {torch.__version__} in fp32'})
+    return golden.path
+
+
+def choose_vocabularies(weights: Weights) -> tuple[Vocabulary, ...]:
+    """Three: the classes of the training, six of them where one has several phrases, and twenty classes."""
+    parsed = [parse_class(text).phrases for text in weights.classes or weights.bank.names[:11]]
+    known = [tuple(phrase for phrase in phrases if phrase in weights.bank) for phrases in parsed]
+    trained = [phrases for phrases in known if phrases][:MANY]
+    six = sorted(trained, key=len, reverse=True)[:1] + [phrases for phrases in trained if len(phrases) == 1]
+    if len(six[0]) == 1 and len(six) > 1:   # no class has several: two of them become one
+        six = [six[0] + six[1], *six[2:]]
+    return tuple(_vocabulary(weights, classes) for classes in (trained, six[:6], _add_distant(weights, trained, MANY)))
+
+
+def _add_distant(weights: Weights, trained: list[tuple[str, ...]], count: int) -> list[tuple[str, ...]]:
+    """`trained` and names of the weights up to `count` classes, each as far from all others as can be.
+
+    Between names for the same thing fp32 itself hardly decides.
+    """
+    classes = list(trained)
+    chosen = [weights.bank.names.index(normalise(phrase)) for phrases in classes for phrase in phrases]
+    nearest = (weights.bank.vectors @ weights.bank.vectors[chosen].T).max(axis=1)
+    for _ in range(min(count - len(classes), len(weights.bank.names) - len(chosen))):
+        nearest[chosen] = np.inf
+        chosen.append(int(nearest.argmin()))
+        classes.append((weights.bank.names[chosen[-1]],))
+        nearest = np.maximum(nearest, weights.bank.vectors @ weights.bank.vectors[chosen[-1]])
+    return classes
+
+
+def _vocabulary(weights: Weights, classes: list[tuple[str, ...]]) -> Vocabulary:
+    """A vocabulary of classes, each a tuple of phrases.  No id is 0, which a library that does nothing would give."""
+    phrases = [(phrase, 5 + 11 * n % 250) for n, group in enumerate(classes) for phrase in group][:MAX_PHRASES]
+    rows = weights.bank.rows([phrase for phrase, _ in phrases])
+    return make_vocabulary(np.asarray(rows, np.float32), np.array([i for _, i in phrases], np.int64))
+
+
+def choose_image(network: nn.Module, vocabularies: tuple[Vocabulary, ...]) -> npt.NDArray[np.uint8]:
+    """The street whose classes change least under noise, of those on which every vocabulary finds enough ids."""
+    best, image = (-1, -1.0), np.zeros((*SMALL, 3), np.uint8)
+    for seed in SEEDS:
+        street = np.ascontiguousarray(StreetCamera(SMALL[1], SMALL[0], seed=seed).render(40)[0][..., ::-1])
+        noise = np.random.default_rng(0).integers(-NOISE, NOISE + 1, street.shape)
+        noisy = np.clip(street + noise, 0, 255).astype(np.uint8)
+        count, stable = LEAST_IDS, 1.0
+        for vocabulary in vocabularies:
+            ids, again = (segment(network, pixels, vocabulary).ids for pixels in (street, noisy))
+            count, stable = min(count, count_large(ids)), min(stable, float(np.mean(ids == again)))
+        if (count, stable) > best:
+            best, image = (count, stable), street
+    return image
+
+
+def count_large(ids: npt.NDArray[np.uint8]) -> int:
+    """How many ids of a mask cover at least `LARGE_SHARE` of it."""
+    return int(np.sum(np.unique(ids, return_counts=True)[1] >= LARGE_SHARE * ids.size))
+
+
+def segment(network: nn.Module, image: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
+    """What the exported graph gives in torch for an RGB image [H, W, 3] of a network size."""
+    with torch.no_grad():
+        outputs = network(torch.from_numpy(image[None]), torch.from_numpy(vocabulary.rows),
+                          torch.from_numpy(vocabulary.row_ids), torch.tensor(vocabulary.threshold))
+    return Mask(*(output[0].numpy() for output in outputs))
