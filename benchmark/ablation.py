@@ -9,10 +9,10 @@ repeated for days, and on another machine: entries of NAME.json with the same se
 After a change of the code give another --name.  The table is written after each entry.  Metrics are those of the last
 epoch: nothing is chosen on the validation split.
 
-    python benchmark/ablation.py --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz
-    python benchmark/ablation.py --data DIR --bank NPZ --epochs 100 --crop 352x480 --batch-size 16
-    python benchmark/ablation.py --data DIR --bank NPZ --backbone resnet18 --heads text-to-image both --name resnet18
-    python benchmark/ablation.py --data DIR --bank NPZ --unseen car,tree,pavement --heads lseg both --name unseen
+    python benchmark/ablation.py --data ../shared/data/camvid --text-embeddings ../shared/text/clip_vit_b16_bank.npz
+    python benchmark/ablation.py --data DIR --text-embeddings NPZ --epochs 100 --crop 352x480 --batch-size 16
+    python benchmark/ablation.py --data DIR --text-embeddings NPZ --backbone resnet18 --heads text-to-image both --name resnet18
+    python benchmark/ablation.py --data DIR --text-embeddings NPZ --unseen car,tree,pavement --heads lseg both --name unseen
 """
 
 import argparse
@@ -34,13 +34,13 @@ from lgseg_ros.cli import eval as evaluation
 from lgseg_ros.cli import train as training
 from lgseg_ros.cli.export import portable
 from lgseg_ros.engines.cpu import machine
-from lgseg_ros.engines.frames import Frame, network_size, to_network
+from lgseg_ros.engines.preprocessing import Frame, network_size, to_network
 from lgseg_ros.training.dataset import load_dataset, read_description
 from lgseg_ros.training.distributed import select_device
 from lgseg_ros.training.prompts import evaluation_prompts
 from lgseg_ros.training.run_directory import load_run, read_log, versions
 from lgseg_ros.vocabulary.classes import parse_classes
-from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 
 HEADS = {
     'lseg': ('LSeg-style', ['--head', 'lseg']),
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[s
                                      epilog='Any other option is passed to "lgseg train": --batch-size, --lr, '
                                             '--blocks, ...')
     parser.add_argument('--data', required=True, metavar='DIR', help='trained on its train split, measured on val')
-    parser.add_argument('--bank', required=True, metavar='NPZ')
+    parser.add_argument('--text-embeddings', required=True, metavar='NPZ')
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), metavar='H',
                         help=f'of: {", ".join(HEADS)}')
     parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 on (default: %(default)s)')
@@ -118,7 +118,7 @@ def train_and_measure(arguments: argparse.Namespace, rest: list[str], entry: Ent
 
 def train_command(arguments: argparse.Namespace, rest: list[str], entry: Entry) -> list[str]:
     """The entry as a command line of lgseg, which anybody can run by itself."""
-    return ['train', '--data', arguments.data, '--bank', arguments.bank,
+    return ['train', '--data', arguments.data, '--text-embeddings', arguments.text_embeddings,
             '--out', str(entry.folder), '--seed', str(entry.seed),
             '--epochs', str(arguments.epochs), '--evaluate-every', str(arguments.epochs), '--crop', arguments.crop,
             '--device', arguments.device, *(['--unseen', arguments.unseen] if arguments.unseen else []),
@@ -139,7 +139,7 @@ def rename(arguments: argparse.Namespace, entry: Entry) -> None:
     prompts = {spec.name: list(spec.phrases) for spec in parse_classes(arguments.prompts.split(','))}
     if not path.exists() or json.loads(path.read_text())['prompts'] != prompts:
         call(evaluation,
-             ['eval', '--run', str(entry.folder), '--bank', arguments.bank, '--data', arguments.data, '--split', 'val',
+             ['eval', '--run', str(entry.folder), '--text-embeddings', arguments.text_embeddings, '--data', arguments.data, '--split', 'val',
                           '--device', arguments.device, '--prompts', arguments.prompts, '--json', str(path)])
 
 
@@ -231,7 +231,7 @@ def costs(arguments: argparse.Namespace, entries: list[Entry]) -> dict[str, dict
     """{head: parameters, gmacs, cpu_ms} of the trained networks of the first seed, at the data set's own prompts."""
     models = {entry.head: load_run(entry.folder).model for entry in entries if entry.seed == 0}
     dataset = load_dataset(arguments.data, 'val')
-    embeddings = torch.from_numpy(evaluation_prompts(dataset.specs, load_npz_bank(arguments.bank)).vectors)
+    embeddings = torch.from_numpy(evaluation_prompts(dataset.specs, load_text_embeddings(arguments.text_embeddings)).vectors)
     size = network_size(*dataset.images[0].shape[:2])
     image = to_network(Frame(np.ascontiguousarray(dataset.images[0]), 'rgb'), size)
     milliseconds = time_heads(models, embeddings, image, arguments.iterations)

@@ -1,6 +1,6 @@
 """What the bridges of trained weights are worth: mIoU with each of them silenced, nothing trained again.
 
-    python benchmark/bridges.py --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz
+    python benchmark/bridges.py --data ../shared/data/camvid --text-embeddings ../shared/text/clip_vit_b16_bank.npz
 
 The output of a silenced bridge is 0.  An even one attends to all text embeddings alike, so that it still adds what they
 have in common but no longer separates them.  Exact interpolation in torch, the data set's own prompts.
@@ -19,7 +19,7 @@ from lgseg_ros.model.weights_file import load_network
 from lgseg_ros.training.dataset import Dataset, load_dataset
 from lgseg_ros.training.evaluation import evaluate, torch_predictor
 from lgseg_ros.training.prompts import PromptBatch, evaluation_prompts
-from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 
 
 def zero(*layers: Any) -> None:
@@ -45,7 +45,7 @@ def measure(weights: Weights, dataset: Dataset, prompts: PromptBatch, change: st
     CHANGES[change](model)
     with torch.no_grad():
         rows = model.project_text(torch.from_numpy(prompts.vectors))
-    return evaluate(torch_predictor(model, rows, prompts.row_class), dataset, progress)['miou']
+    return evaluate(torch_predictor(model, rows, prompts.class_indices), dataset, progress)['miou']
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--weights', default='lgseg_lite0', help='default: %(default)s')
     parser.add_argument('--data', required=True, metavar='DIR')
     parser.add_argument('--split', default='val', help='default: %(default)s')
-    parser.add_argument('--bank', required=True, metavar='NPZ')
+    parser.add_argument('--text-embeddings', required=True, metavar='NPZ')
     add_json_option(parser)
     arguments = parser.parse_args(argv)
     weights, dataset = load_weights(arguments.weights), load_dataset(arguments.data, arguments.split)
-    prompts = evaluation_prompts(dataset.specs, load_npz_bank(arguments.bank))
+    prompts = evaluation_prompts(dataset.specs, load_text_embeddings(arguments.text_embeddings))
     result = {'benchmark': 'bridges', 'weights_sha256': weights.sha256, 'split': arguments.split, 'miou': {}}
     for change in CHANGES:
         result['miou'][change] = measure(weights, dataset, prompts, change)

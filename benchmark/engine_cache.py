@@ -25,10 +25,10 @@ from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.engines import cache_key
 from lgseg_ros.engines.cpu import has_half, has_int8_dot, machine
-from lgseg_ros.engines.factory import ENGINES, PRECISIONS, close_engine, engine_class
-from lgseg_ros.engines.frames import Frame
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-from lgseg_ros.engines.openvino import OpenVinoEngine
+from lgseg_ros.engines.selection import ENGINES, PRECISIONS, close_engine, engine_class
+from lgseg_ros.engines.preprocessing import Frame
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.vocabulary import Vocabulary, VocabularyState
@@ -57,20 +57,20 @@ def use_library_key() -> None:
     OpenVinoEngine._cache_name = lambda self, net: 'shared'
 
 
-def mask_of(precision: str, threads: int, vocabulary: Vocabulary) -> np.ndarray:
+def mask_of(precision: str, num_threads: int, vocabulary: Vocabulary) -> np.ndarray:
     """The ids that OpenVINO gives.  Raises SelfTestError."""
-    return OpenVinoEngine(load_weights(), threads, precision=precision).run([Frame(street(), 'bgr')], vocabulary)[0].ids
+    return OpenVinoEngine(load_weights(), num_threads, precision=precision).run([Frame(street(), 'bgr')], vocabulary)[0].ids
 
 
 def camvid() -> Vocabulary:
     """The classes of the training."""
-    return VocabularyState(load_weights().bank).replace([], 'camvid')
+    return VocabularyState(load_weights().text_embeddings).replace([], 'camvid')
 
 
-def judge(precision: str, threads: int, expected: np.ndarray) -> str:
+def judge(precision: str, num_threads: int, expected: np.ndarray) -> str:
     """Percent of the pixels with the expected id, or that the engine was refused."""
     try:
-        return f'{100 * np.mean(mask_of(precision, threads, camvid()) == expected):.2f} %'
+        return f'{100 * np.mean(mask_of(precision, num_threads, camvid()) == expected):.2f} %'
     except SelfTestError as error:
         return f'refused: {error}'.partition(';')[0]
 
@@ -81,8 +81,8 @@ def in_order(steps: tuple[tuple[str, int], ...], expected: np.ndarray) -> str:
     if missing:
         return f'not here: {missing}'
     with new_cache():
-        for precision, threads in steps[:-1]:
-            judge(precision, threads, expected)
+        for precision, num_threads in steps[:-1]:
+            judge(precision, num_threads, expected)
         return judge(*steps[-1], expected)
 
 
@@ -135,7 +135,7 @@ def carried(expected: np.ndarray) -> str:
 def self_tests() -> list[dict[str, Any]]:
     """Agreement and median time of the self-test at the default size, of each engine and precision here."""
     weights, rows = load_weights(), []
-    words, frame = VocabularyState(weights.bank).replace([], 'camvid'), Frame(street(), 'bgr')
+    words, frame = VocabularyState(weights.text_embeddings).replace([], 'camvid'), Frame(street(), 'bgr')
     for name in ENGINES:
         for precision in PRECISIONS[1:]:
             if engine_class(name).unavailable(precision) is not None:

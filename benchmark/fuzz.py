@@ -50,7 +50,7 @@ class Fuzz:
         self.encoded_images = [(kind, cv2.imencode(kind, make(h, w))[1].tobytes()) for kind in ('.jpg', '.png')
                          for h, w in ((8, 8), (48, 64), (33, 127)) for make in (noise, ramp)]
         self.node = SegmentationNode('fuzz', parameter_overrides=[
-            rclpy.parameter.Parameter('threads', value=1), rclpy.parameter.Parameter('autostart', value=False)])
+            rclpy.parameter.Parameter('num_threads', value=1), rclpy.parameter.Parameter('autostart', value=False)])
         self.node.get_logger().set_level(rclpy.logging.LoggingSeverity.FATAL)
         if self.node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
             raise SystemExit(f'the node cannot be configured: {self.node.last_error}')
@@ -116,7 +116,7 @@ class Fuzz:
         request = SetVocabulary.Request(
             classes=[class_text(rng) for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 40)))],
             preset=rng.choice(('', '', '', 'camvid', 'nav2', 'autoware', *ODD_TEXT)),
-            threshold=rng.choice((-1.0, 0.0, 0.5, 1.0, 1.5, float('nan'), float('inf'), -float('inf'))))
+            confidence_threshold=rng.choice((-1.0, 0.0, 0.5, 1.0, 1.5, float('nan'), float('inf'), -float('inf'))))
         before = self.node.vocabulary.current
         task = self.executor.create_task(self.node.vocabulary._on_set_vocabulary, request, SetVocabulary.Response())
         self.executor.spin_until_future_complete(task, SLOW_S)
@@ -127,7 +127,7 @@ class Fuzz:
         if not answer.success:
             assert self.node.vocabulary.current is before and 'nothing was changed' in answer.message
             return 'refused'
-        assert now.version == before.version + 1 and 0 <= now.threshold <= 1
+        assert now.version == before.version + 1 and 0 <= now.confidence_threshold <= 1
         assert len(set(answer.ids)) == len(answer.ids) == len(answer.names) and max(answer.ids) < 255
         return 'accepted'
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.engines.frames import DEFAULT_PIXELS
+from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
 from lgseg_ros.training.dataset import Dataset, load_dataset
 from lgseg_ros.training.evaluation import Predictor, engine_predictor
@@ -33,7 +33,7 @@ from lgseg_ros.training.metrics import overlap, percent
 from lgseg_ros.training.prompts import PromptBatch, make_prompts
 from lgseg_ros.vocabulary.classes import ClassSpec
 from lgseg_ros.vocabulary.relations import load_relations, negative_phrases, related_to_class
-from lgseg_ros.vocabulary.text_embeddings import TextBank
+from lgseg_ros.vocabulary.text_embeddings import TextEmbeddings
 
 NUM_NEGATIVES = 100
 DOMAINS = {
@@ -61,7 +61,7 @@ Prepare = Callable[[PromptBatch], Predictor]
 class Source(NamedTuple):
     """What is measured: text embeddings, a function from prompts to a predictor, and facts for the JSON."""
 
-    bank: TextBank
+    text_embeddings: TextEmbeddings
     prepare: Prepare
     facts: dict[str, Any]
 
@@ -88,12 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
                         help='shipped name or .safetensors (default: %(default)s)')
     source.add_argument('--run', metavar='DIR', help='folder of a training run: its averaged network')
-    parser.add_argument('--bank', metavar='NPZ', help="text embeddings of --run (default: the run's)")
+    parser.add_argument('--text-embeddings', metavar='NPZ', help="text embeddings of --run (default: the run's)")
     parser.add_argument('--max-inference-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help='default: %(default)s')
     parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS), help='default: all')
     parser.add_argument('--limit', type=int, default=0, metavar='N', help='images per data set, evenly spaced; 0: all')
-    parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads (default: all cores)')
+    parser.add_argument('--num-threads', type=int, default=0, metavar='N', help='CPU threads (default: all cores)')
     add_json_option(parser)
     arguments = parser.parse_args(argv)
     folders = [path.parent for path in sorted(Path(arguments.data).glob('*/dataset.yaml'))
@@ -127,23 +127,23 @@ def open_source(arguments: argparse.Namespace) -> Source:
     weights = load_weights(arguments.weights)
     facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256}
     if weights.path.with_suffix('.onnx').exists():
-        from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-        engine = OnnxRuntimeEngine(weights, arguments.threads, arguments.max_inference_pixels, 'fp32')
-        return Source(weights.bank, lambda prompts: engine_predictor(engine, prompts),
+        from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+        engine = OnnxRuntimeEngine(weights, arguments.num_threads, arguments.max_inference_pixels, 'fp32')
+        return Source(weights.text_embeddings, lambda prompts: engine_predictor(engine, prompts),
                       {**facts, 'engine': 'onnxruntime'})
     from lgseg_ros.model.weights_file import load_network
-    return Source(weights.bank, _torch(load_network(weights), arguments), {**facts, 'engine': 'torch'})
+    return Source(weights.text_embeddings, _torch(load_network(weights), arguments), {**facts, 'engine': 'torch'})
 
 
 def _open_run(arguments: argparse.Namespace) -> Source:
     import torch
 
-    from lgseg_ros.training.run_directory import load_run, read_bank
+    from lgseg_ros.training.run_directory import load_run, read_text_embeddings
     run = load_run(arguments.run)
-    bank = read_bank(run, arguments.bank)
+    text_embeddings = read_text_embeddings(run, arguments.text_embeddings)
     with torch.no_grad():
-        rows = run.model.project_text(torch.from_numpy(bank.vectors)).numpy()
-    return Source(TextBank(bank.names, rows), _torch(run.model, arguments),
+        rows = run.model.project_text(torch.from_numpy(text_embeddings.vectors)).numpy()
+    return Source(TextEmbeddings(text_embeddings.names, rows), _torch(run.model, arguments),
                   {'run': run.folder.resolve().name, 'epoch': run.epoch, 'engine': 'torch'})
 
 
@@ -151,10 +151,10 @@ def _torch(model: Any, arguments: argparse.Namespace) -> Prepare:
     import torch
 
     from lgseg_ros.training.evaluation import torch_predictor
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    if arguments.num_threads:
+        torch.set_num_threads(arguments.num_threads)
     model = model.to(memory_format=torch.channels_last)
-    return lambda prompts: torch_predictor(model, torch.from_numpy(prompts.vectors), prompts.row_class,
+    return lambda prompts: torch_predictor(model, torch.from_numpy(prompts.vectors), prompts.class_indices,
                                            arguments.max_inference_pixels)
 
 
@@ -193,10 +193,10 @@ def other_prompt(phrases: Sequence[str], own: set[str], names: Sequence[str]) ->
 
 def measure(source: Source, dataset: Dataset, variant: str, limit: int = 0) -> dict[str, Any] | None:
     """Return the results of one variant on a data set, percent; None where it has no negatives."""
-    prompts = choose_prompts(dataset.specs, source.bank.names, variant)
+    prompts = choose_prompts(dataset.specs, source.text_embeddings.names, variant)
     if prompts is None:
         return None
-    predict = source.prepare(make_prompts(source.bank, [*prompts.classes, *prompts.groups]))
+    predict = source.prepare(make_prompts(source.text_embeddings, [*prompts.classes, *prompts.groups]))
     confusion = np.zeros((len(dataset.specs), len(prompts.classes) + len(prompts.groups)), np.int64)
     count = min(limit or len(dataset), len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)

@@ -21,12 +21,12 @@ import numpy as np
 
 from lgseg_ros.cli.bench import names
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.engines.factory import close_engine
-from lgseg_ros.engines.frames import Frame, network_size, to_network, to_output
+from lgseg_ros.engines.selection import close_engine
+from lgseg_ros.engines.preprocessing import Frame, network_size, to_network, to_output
 from lgseg_ros.engines.gpu import has_gpu_device
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-from lgseg_ros.engines.tensorrt import TensorRTEngine, identify
-from lgseg_ros.engines.torch import TorchEngine
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from lgseg_ros.engines.tensorrt_engine import TensorRTEngine, identify
+from lgseg_ros.engines.torch_engine import TorchEngine
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, check_onnx, load_weights
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
@@ -106,7 +106,7 @@ def cpu_masks(weights, frames, vocabulary, pixels):
     """Ids of frames by the exported file in fp32 on the CPU, whatever ONNX Runtime is installed."""
     import onnxruntime
     session = onnxruntime.InferenceSession(str(check_onnx(weights)), providers=['CPUExecutionProvider'])
-    words = {'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids, 'threshold': np.array(0, np.float32)}
+    words = {'rows': vocabulary.text_embeddings, 'row_ids': vocabulary.class_ids, 'confidence_threshold': np.array(0, np.float32)}
     height, width = frames[0].shape[:2]
     size = network_size(height, width, pixels)
     found = [session.run(None, {'frames': to_network(Frame(f, 'bgr'), size)[None], **words}) for f in frames]
@@ -175,7 +175,7 @@ def node_rows(rows, words):
     for row in rows:
         width, height = map(int, row['size'].split('x'))
         parameters = (f'engine:={NODE_ENGINES[row["engine"]]}', f'precision:={row["precision"]}',
-                      f'network_pixels:={width * height}', *words)
+                      f'max_inference_pixels:={width * height}', *words)
         rate = min(int(row['frames_per_s'] * 1.5) + 1, FASTEST_CAMERA)
         told = {**{key: row[key] for key in ('engine', 'precision', 'size')}, 'sent_hz': rate,
                 'limited_by_the_camera': rate < row['frames_per_s']}
@@ -227,7 +227,7 @@ def main():
               'cuda-python (docs/how-to/gpu.md), and run this again; here, --device cpu tries the script', file=sys.stderr)
         return 1
     weights = load_weights(arguments.weights)
-    vocabulary = VocabularyState(weights.bank).replace(names(weights, min(WORDS, len(weights.bank))))
+    vocabulary = VocabularyState(weights.text_embeddings).replace(names(weights, min(WORDS, len(weights.text_embeddings))))
     result = {'benchmark': 'gpu', 'device': device_name(arguments.device), 'weights': weights.path.stem,
               'rounds': arguments.rounds, 'rows': []}
     print(f'{result["device"]}, {len(vocabulary.names)} words, milliseconds a run of the whole batch\n'

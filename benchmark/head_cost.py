@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lgseg_ros.engines.cpu import usable_cores
-from lgseg_ros.engines.onnxruntime import session_options
+from lgseg_ros.engines.onnxruntime_engine import session_options
 from lgseg_ros.model.network import BaseNetwork
 from lgseg_ros.model.onnx_export import export_onnx
 
@@ -33,7 +33,7 @@ def count_gmacs(model: torch.nn.Module, rows: torch.Tensor, size: tuple[int, int
 
     Args:
         model: the network.
-        rows: text embeddings [K, row_dim], projected beforehand as at run time.
+        rows: text embeddings [K, embed_dim], projected beforehand as at run time.
         size: (height, width).
     """
     with FlopCounterMode(display=False) as counter:
@@ -76,5 +76,5 @@ def _session(model: BaseNetwork, embeddings: torch.Tensor, image: npt.NDArray[np
     with torch.no_grad():
         rows = model.project_text(embeddings).numpy()
     feeds = {'frames': image[None], 'rows': rows, 'row_ids': np.arange(len(rows)),
-             'threshold': np.array(0, np.float32)}
+             'confidence_threshold': np.array(0, np.float32)}
     return lambda: session.run(None, feeds)

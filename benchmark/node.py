@@ -30,15 +30,15 @@ from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.run import process_environment
 from lgseg_ros.utils.subprocesses import start_module, stop_process
 from lgseg_ros.engines.cpu import machine
-from lgseg_ros.engines.factory import close_engine, create_engine
-from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
+from lgseg_ros.engines.selection import close_engine, create_engine
+from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 SIZES = ('640x480', '1280x720', '1920x1080')
 # The node's parameters that its engine depends on, and their defaults.
-ENGINE = {'weights': DEFAULT_WEIGHTS, 'engine': 'auto', 'precision': 'auto', 'threads': 0, 'network_pixels': DEFAULT_PIXELS}
+ENGINE = {'weights': DEFAULT_WEIGHTS, 'engine': 'auto', 'precision': 'auto', 'num_threads': 0, 'max_inference_pixels': DEFAULT_PIXELS}
 PEAK_RATES = (5, 10, 15, 20, 25, 30, 40, 50)
 
 
@@ -88,10 +88,10 @@ def start_camera(picture, size, rate, seconds, topic='/camera/image_raw'):
 def bare_engine(picture, size, parameters=(), rounds=40):
     """The engine that the node would take, alone in this process, on the same picture; a dict of figures."""
     given = {**ENGINE, **dict(parameter.split(':=', 1) for parameter in parameters)}
-    settings = Namespace(engine=given['engine'], precision=given['precision'], threads=int(given['threads']),
-                         network_pixels=int(given['network_pixels']))
+    settings = Namespace(engine=given['engine'], precision=given['precision'], num_threads=int(given['num_threads']),
+                         max_inference_pixels=int(given['max_inference_pixels']))
     weights = load_weights(given['weights'])
-    vocabulary = VocabularyState(weights.bank).replace([], 'camvid')
+    vocabulary = VocabularyState(weights.text_embeddings).replace([], 'camvid')
     engine, frame = create_engine(settings, weights, vocabulary=vocabulary), Frame(cv2.imread(picture), 'bgr')
     times = []
     for _ in range(rounds + 5):   # the first five warm up

@@ -20,9 +20,9 @@ from lgseg_ros.cli.bench import make_engines, names
 from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.engines.cpu import has_int8_dot, machine
-from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
+from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.onnx_files import int8_path
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.media.images import find_images
 from lgseg_ros.model.weights_file import load_network
@@ -65,15 +65,15 @@ def main():
     add_json_option(parser)
     arguments = parser.parse_args()
     weights, pictures = load_weights(arguments.weights), read_pictures(arguments.data, arguments.pictures)
-    engines, lacking = make_engines(Namespace(engines=None, precisions=tuple(GOALS), threads=0,
-                                              network_pixels=DEFAULT_PIXELS), weights)
+    engines, lacking = make_engines(Namespace(engines=None, precisions=tuple(GOALS), num_threads=0,
+                                              max_inference_pixels=DEFAULT_PIXELS), weights)
     if not has_int8_dot() and int8_path(weights).is_file():   # too slow for a robot here, but the rounding is the same
         engines['onnxruntime int8'] = OnnxRuntimeEngine(weights, precision='int8')
         lacking = [entry for entry in lacking if entry['name'] not in engines]
     model, rows = load_network(weights), {label: {'engine': label} for label in engines}
     for words in arguments.words:
-        vocabulary = VocabularyState(weights.bank).replace(names(weights, words))
-        predict = torch_predictor(model, torch.from_numpy(vocabulary.rows), vocabulary.row_ids)
+        vocabulary = VocabularyState(weights.text_embeddings).replace(names(weights, words))
+        predict = torch_predictor(model, torch.from_numpy(vocabulary.text_embeddings), vocabulary.class_ids)
         for label, percent in agreements(engines, predict, pictures, vocabulary).items():
             rows[label][f'percent_{words}_words'] = percent
     for entry in lacking:

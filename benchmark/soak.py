@@ -213,7 +213,7 @@ class Soak:
         self._ask(SetVocabulary.Request(classes=['x|' * 500_000]), False)
 
     def _bad_parameter(self):
-        self.parameters.set_parameters([Parameter('threshold', value=7.0)])
+        self.parameters.set_parameters([Parameter('confidence_threshold', value=7.0)])
 
     def _visitor(self):
         view = self.random.choice(self.views)
@@ -264,7 +264,7 @@ class Soak:
             'seconds': round(seconds), 'node_lives': self.process.poll() is None,
             'memory_mb': self._memory(steady),
             'handles': {'after_warm_up': first[2], 'end': last[2]},
-            'threads': {'after_warm_up': first[3], 'end': last[3]},
+            'num_threads': {'after_warm_up': first[3], 'end': last[3]},
             'vocabulary_changes': self.changes, 'requests_refused': self.refused,
             'wrong_or_no_answers': self.unanswered,
             'faults': self.faults, 'mismatches': sum(view.mismatches for view in self.views),

@@ -24,7 +24,7 @@ from lgseg_ros.engines.cpu import machine
 
 from node import Listener, draw, prepare_ros, start_camera, start_node
 
-IMPORTS = ('lgseg_ros.node.main', 'lgseg_ros.engines.onnxruntime', 'lgseg_ros.cli.main', 'onnxruntime', 'rclpy')
+IMPORTS = ('lgseg_ros.node.main', 'lgseg_ros.engines.onnxruntime_engine', 'lgseg_ros.cli.main', 'onnxruntime', 'rclpy')
 
 
 def import_seconds(module, times):

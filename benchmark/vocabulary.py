@@ -94,7 +94,7 @@ class Caller:
     def call(self, words):
         """One change.  Raises RuntimeError when it is refused or not answered."""
         began = time.perf_counter()
-        future = self._client.call_async(SetVocabulary.Request(classes=words, threshold=-1.0))
+        future = self._client.call_async(SetVocabulary.Request(classes=words, confidence_threshold=-1.0))
         self._executor.spin_until_future_complete(future, 5)
         self.milliseconds.append((time.perf_counter() - began) * 1e3)
         if not (future.done() and future.result().success):
@@ -103,7 +103,7 @@ class Caller:
 
 def run(arguments, picture):
     """Both halves; a dict of figures."""
-    node, camera = start_node(f'network_pixels:={arguments.network_pixels}', *arguments.parameters), None
+    node, camera = start_node(f'max_inference_pixels:={arguments.max_inference_pixels}', *arguments.parameters), None
     consumer = Consumer()
     try:
         caller = Caller()
@@ -151,7 +151,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', default='640x480')
     parser.add_argument('--seconds', type=float, default=20, help='of each half (default: %(default)s)')
-    parser.add_argument('--network-pixels', type=int, default=240 * 180)
+    parser.add_argument('--max-inference-pixels', type=int, default=240 * 180)
     parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE', help='of the node')
     add_json_option(parser)
     arguments = parser.parse_args()
@@ -164,7 +164,7 @@ def main():
           f'{figures["masks"]} masks of {figures["sent"]} frames; missing: {figures["missing_without_changes"]} in the '
           f'half without changes, {figures["missing_with_changes"]} with; mislabelled: {figures["mislabelled"]}')
     write_json(arguments.json, {'benchmark': 'vocabulary', 'machine': machine(), 'size': arguments.size,
-                                'rate_hz': RATE, 'network_pixels': arguments.network_pixels,
+                                'rate_hz': RATE, 'max_inference_pixels': arguments.max_inference_pixels,
                                 'parameters': list(arguments.parameters), **figures})
     return 0
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .engines.frames import DEFAULT_PIXELS, Frame
+from .engines.preprocessing import DEFAULT_PIXELS, Frame
 from .engines.weights import DEFAULT_WEIGHTS, WeightsError, load_weights
 from .media.overlay import draw_overlay
 from .pipeline import EngineOptions, SegmentationPipeline

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .engines.factory import Choice, close_engine, create_engine, log_choice
-from .engines.frames import DEFAULT_PIXELS, SMALLEST, Frame, Mask
+from .engines.selection import EngineSelection, close_engine, create_engine, log_selection
+from .engines.preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask
 from .engines.weights import Weights
 from .vocabulary.classes import phrases_of
 from .vocabulary.text_source import FoundEmbeddings, TextSource
@@ -21,16 +21,16 @@ class EngineOptions:
     """How the network is to be run.
 
     Attributes:
-        engine: one of `engines.factory.ENGINE_NAMES`; 'auto' is the fastest that is ready here.
-        precision: one of `engines.factory.PRECISIONS`.
+        engine: one of `engines.selection.ENGINE_NAMES`; 'auto' is the fastest that is ready here.
+        precision: one of `engines.selection.PRECISIONS`.
         threads: CPU threads, 0 for all cores that this process may use.
-        network_pixels: pixels of the image that the network sees, at least 4096. Larger images are downsampled.
+        max_inference_pixels: pixels of the image that the network sees, at least 4096. Larger images are downsampled.
     """
 
     engine: str = 'auto'
     precision: str = 'auto'
-    threads: int = 0
-    network_pixels: int = DEFAULT_PIXELS
+    num_threads: int = 0
+    max_inference_pixels: int = DEFAULT_PIXELS
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -38,10 +38,10 @@ class EngineOptions:
         Raises:
             ValueError: names argument, value and what is allowed. Names of engines are checked by `create_engine`.
         """
-        if self.network_pixels < SMALLEST ** 2:
-            raise ValueError(f'network_pixels is {self.network_pixels}; give at least {SMALLEST ** 2}')
-        if self.threads < 0:
-            raise ValueError(f'threads is {self.threads}; give 1 or more, or 0 for all cores')
+        if self.max_inference_pixels < SMALLEST ** 2:
+            raise ValueError(f'max_inference_pixels is {self.max_inference_pixels}; give at least {SMALLEST ** 2}')
+        if self.num_threads < 0:
+            raise ValueError(f'threads is {self.num_threads}; give 1 or more, or 0 for all cores')
 
 
 class SegmentationPipeline:
@@ -71,32 +71,32 @@ class SegmentationPipeline:
         self.text_source = TextSource(weights, warn=warn or logging.getLogger(__name__).warning)
         self.state = VocabularyState(self.text_source, ids, version)
         self.engine: Any = None
-        self.selection: Choice | None = None
+        self.selection: EngineSelection | None = None
 
     @property
     def vocabulary(self) -> Vocabulary | None:
         """The current vocabulary; None before the first `set_vocabulary`."""
         return self.state.current
 
-    def new_phrases(self, classes: Iterable[str], preset: str = '', threshold: float | None = None) -> list[str]:
+    def new_phrases(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> list[str]:
         """Check a vocabulary and return its phrases that only the text encoder can embed. Fast; changes nothing.
 
         Args and errors are those of `VocabularyState.validate`.
         """
-        return self.text_source.new_phrases(phrases_of(self.state.validate(classes, preset, threshold)))
+        return self.text_source.new_phrases(phrases_of(self.state.validate(classes, preset, confidence_threshold)))
 
     def embed(self, phrases: Sequence[str]) -> FoundEmbeddings:
         """Embed new phrases with the text encoder, which takes seconds; see `TextSource.embed`."""
         return self.text_source.embed(phrases)
 
-    def set_vocabulary(self, classes: Iterable[str], preset: str = '', threshold: float | None = None) -> Vocabulary:
+    def set_vocabulary(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> Vocabulary:
         """Replace the vocabulary; phrases that are still new are embedded first.
 
         Args and errors are those of `VocabularyState.validate`. After an error the old vocabulary is still current.
         """
-        return self.state.replace(classes, preset, threshold)
+        return self.state.replace(classes, preset, confidence_threshold)
 
-    def load_engine(self, options: EngineOptions, report: Callable[[Choice], object] = log_choice) -> None:
+    def load_engine(self, options: EngineOptions, report: Callable[[EngineSelection], object] = log_selection) -> None:
         """Create the engine and warm it up with the current vocabulary, if there is one.
 
         Args:
@@ -107,7 +107,7 @@ class SegmentationPipeline:
             WeightsError: no engine can run the weights here.
             ValueError: the name of an engine or a precision is unknown.
         """
-        def keep(selection: Choice) -> None:
+        def keep(selection: EngineSelection) -> None:
             self.selection = selection
             report(selection)
         self.engine = create_engine(options, self.weights, keep, self.vocabulary)

@@ -49,10 +49,10 @@ def allocator_left_alone():
 def one_torch_thread():
     """PyTorch on one thread: with networks this small, more threads only wait for each other."""
     import torch
-    threads = torch.get_num_threads()
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope='session')
@@ -66,8 +66,8 @@ def shared():
 @pytest.fixture(scope='session')
 def clip_text_embeddings(shared):
     """350 real CLIP text embeddings."""
-    from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
-    return load_npz_bank(shared / 'text' / 'clip_vit_b16_bank.npz')
+    from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
+    return load_text_embeddings(shared / 'text' / 'clip_vit_b16_bank.npz')
 
 
 @pytest.fixture(scope='session')
@@ -80,8 +80,8 @@ def weights():
 @pytest.fixture(scope='session')
 def engine(weights):
     """ONNX Runtime with the shipped weights, exact: test_int8.py is about the 8-bit file."""
-    from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-    return OnnxRuntimeEngine(weights, threads=1, precision='fp32')
+    from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+    return OnnxRuntimeEngine(weights, num_threads=1, precision='fp32')
 
 
 @pytest.fixture(scope='session')

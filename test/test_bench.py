@@ -7,11 +7,11 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines import cpu
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.timing import Times, rows_of, time_in_turn
 
-SMALL = ['--threads', '1', '--network-pixels', '9216', '--rounds', '2', '--warm-up', '1', '--sizes', '96x96']
+SMALL = ['--num-threads', '1', '--max-inference-pixels', '9216', '--rounds', '2', '--warm-up', '1', '--sizes', '96x96']
 
 
 def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
@@ -23,7 +23,7 @@ def test_every_combination_is_timed_and_the_rest_is_told(tmp_path, capsys):
         f'onnxruntime fp32, {size}, {words} words' for size in ('96x96', '128x96') for words in (2, 20)]
     assert result['rows'][0]['speed'] == 1 and all(row['median_ms'] > 0 for row in result['rows'])
     assert result['not_available'] == [{'name': 'onnxruntime fp16', 'reason': 'ONNX Runtime runs fp32 and int8'}]
-    assert result['rounds'] == 2 and result['warm_up'] == 1 and result['threads'] == 1 and 'cores' in result['machine']
+    assert result['rounds'] == 2 and result['warm_up'] == 1 and result['num_threads'] == 1 and 'cores' in result['machine']
     test, = result['self_tests']
     assert test['name'] == 'onnxruntime fp32' and test['agreement'] >= 0.99 and test['ms'] > 0
     shown = capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 from lgseg_ros.engines import cache_key as module
 from lgseg_ros.engines import cpu
 from lgseg_ros.engines.cache_key import CacheBusyError, cache_key, cpu_parts, exclusive
-from lgseg_ros.engines.openvino import OpenVinoEngine
+from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from self_test_faults import blobs, copy_weights, segment, turn_channels
 
@@ -28,14 +28,14 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def camvid(weights):
-    return VocabularyState(weights.bank).replace([], 'camvid')
+    return VocabularyState(weights.text_embeddings).replace([], 'camvid')
 
 
 def test_a_key_is_of_all_its_parts():
-    parts = {'library': 'a 1', 'settings': {'threads': 1, 'precision': 'f32'}, **cpu_parts()}
+    parts = {'library': 'a 1', 'settings': {'num_threads': 1, 'precision': 'f32'}, **cpu_parts()}
     assert cache_key(parts) == cache_key(dict(reversed(parts.items())))
-    others = [{**parts, 'library': 'a 2'}, {**parts, 'settings': {'threads': 2, 'precision': 'f32'}},
-              {**parts, 'settings': {'threads': 1, 'precision': 'bf16'}}, {**parts, 'cpu_features': ['avx2']},
+    others = [{**parts, 'library': 'a 2'}, {**parts, 'settings': {'num_threads': 2, 'precision': 'f32'}},
+              {**parts, 'settings': {'num_threads': 1, 'precision': 'bf16'}}, {**parts, 'cpu_features': ['avx2']},
               {**parts, 'cpu': 'another'}]
     assert len({cache_key(part) for part in (parts, *others)}) == 6
 
@@ -99,8 +99,8 @@ def test_a_cache_of_before_is_left_unread(weights, street, camvid, engine, cache
 PROCESS = '''
 import json, sys
 import numpy as np
-from lgseg_ros.engines.frames import Frame
-from lgseg_ros.engines.openvino import OpenVinoEngine
+from lgseg_ros.engines.preprocessing import Frame
+from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 weights = load_weights()

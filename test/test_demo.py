@@ -106,7 +106,7 @@ def test_a_topic_that_is_silent_is_reported(tmp_path):
 def test_a_node_that_runs_already_is_left_alone(tmp_path):
     """The domain is the robot's wherever ROS_DOMAIN_ID is set."""
     topic = '/camera/image_raw'
-    with NodeProcess('preset:=nav2', 'threads:=1', remap=(f'image:={topic}',)) as node, Peer(topic=topic) as peer:
+    with NodeProcess('preset:=nav2', 'num_threads:=1', remap=(f'image:={topic}',)) as node, Peer(topic=topic) as peer:
         peer.connect(node)
         before = peer.get_vocabulary()
         done = run_demo('--source', 'street', '--size', '320x240', '--duration', '3', '--out', str(tmp_path), '--json')

@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 import pytest
 
-from lgseg_ros.engines.frames import SMALLEST, STEP, Frame, network_size, to_network
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.preprocessing import SMALLEST, STEP, Frame, network_size, to_network
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
 @pytest.fixture
 def camvid(weights):
-    return VocabularyState(weights.bank).replace([], 'camvid')
+    return VocabularyState(weights.text_embeddings).replace([], 'camvid')
 
 
 @pytest.mark.parametrize('height, width', [(360, 480), (480, 640), (720, 1280), (1080, 1920), (100, 4000), (16, 16)])
@@ -60,8 +60,8 @@ def test_a_street_is_recognised(engine, camvid, street):
 def test_permuted_classes_give_permuted_ids(engine, weights, street):
     names = ['road', 'sky', 'building', 'car', 'tree', 'pavement', 'pole']
     frame = Frame(street[0], 'bgr')
-    straight = VocabularyState(weights.bank).replace(names)
-    turned = VocabularyState(weights.bank).replace(names[::-1])
+    straight = VocabularyState(weights.text_embeddings).replace(names)
+    turned = VocabularyState(weights.text_embeddings).replace(names[::-1])
     first, = engine.run([frame], straight)
     second, = engine.run([frame], turned)
     to_name = [np.array(v.names)[np.argsort(v.ids)] for v in (straight, turned)]
@@ -71,7 +71,7 @@ def test_permuted_classes_give_permuted_ids(engine, weights, street):
 def test_words_decide(engine, weights, street):
     """The same pixels follow their word: what was `car` is `vehicle` once that names cars."""
     frame = Frame(street[0], 'bgr')
-    state = VocabularyState(weights.bank)
+    state = VocabularyState(weights.text_embeddings)
     before = state.replace(['car', 'road', 'sky', 'building', 'tree'])
     mask, = engine.run([frame], before)
     after = state.replace(['vehicle=car', 'road', 'sky', 'building', 'tree'])
@@ -83,7 +83,7 @@ def test_words_decide(engine, weights, street):
 
 def test_threshold_unlabels_the_unsure(engine, weights, street):
     frame = Frame(street[0], 'bgr')
-    state = VocabularyState(weights.bank)
+    state = VocabularyState(weights.text_embeddings)
     open_mask, = engine.run([frame], state.replace([], 'camvid', 0.0))
     mask, = engine.run([frame], state.replace([], 'camvid', 153.5 / 255))   # between two bytes of confidence
     assert not (open_mask.ids == 255).any() and (mask.ids == 255).any()
@@ -94,7 +94,7 @@ def test_threshold_unlabels_the_unsure(engine, weights, street):
 def test_one_word_and_255(engine, weights, street):
     frame = Frame(street[0], 'bgr')
     for count in (1, 255):
-        vocabulary = VocabularyState(weights.bank).replace(weights.bank.names[:count])
+        vocabulary = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:count])
         mask, = engine.run([frame], vocabulary)
         assert set(np.unique(mask.ids)) <= set(range(count))
 
@@ -111,7 +111,7 @@ def test_shipped_weights_are_complete():
     assert shipped_weights()
     for name in shipped_weights():
         weights = load_weights(name)
-        assert len(weights.bank) >= 300 and weights.card['model']['backbone']
+        assert len(weights.text_embeddings) >= 300 and weights.card['model']['backbone']
 
 
 @pytest.fixture
@@ -177,8 +177,8 @@ def test_runtime_needs_no_torch():
     """A robot that runs an exported model has numpy, onnxruntime and OpenCV only."""
     import subprocess
     import sys
-    code = ('import sys, json, lgseg_ros.engines.onnxruntime, lgseg_ros.engines.weights as w, lgseg_ros.media.overlay;'
-            'from lgseg_ros.engines.factory import create_engine; w.load_weights();'
+    code = ('import sys, json, lgseg_ros.engines.onnxruntime_engine, lgseg_ros.engines.weights as w, lgseg_ros.media.overlay;'
+            'from lgseg_ros.engines.selection import create_engine; w.load_weights();'
             'print(json.dumps(sorted({"torch", "timm", "open_clip", "onnx"} & set(sys.modules))))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

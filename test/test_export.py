@@ -10,12 +10,12 @@ import torch
 
 from lgseg_ros.cli.export import compare, make_onnx, portable
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.model.network import SegmentationNetwork
 from lgseg_ros.model.onnx_export import ExportWrapper, export_onnx
 from lgseg_ros.model.weights_file import load_network, save_weights
-from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 from small_network import SMALL_NETWORK, randomize_zero_init
 from street_dataset import PHRASES, TEXT_DIM, write_text_embeddings
 
@@ -47,9 +47,9 @@ def test_onnx_agrees_with_torch(exported, rows, size, batch):
     frames = rng.integers(256, size=(batch, *(side // 8 for side in size), 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     with torch.no_grad():
         vectors = model.project_text(torch.from_numpy(rng.normal(size=(rows, TEXT_DIM)).astype(np.float32)))
-        row_ids = torch.arange(rows) // 2 + 3
-        wanted = ExportWrapper(model)(torch.from_numpy(frames), vectors, row_ids, torch.tensor(0.3))
-    ids, confidence = session.run(None, {'frames': frames, 'rows': vectors.numpy(), 'row_ids': row_ids.numpy(),
+        class_ids = torch.arange(rows) // 2 + 3
+        wanted = ExportWrapper(model)(torch.from_numpy(frames), vectors, class_ids, torch.tensor(0.3))
+    ids, confidence = session.run(None, {'frames': frames, 'rows': vectors.numpy(), 'row_ids': class_ids.numpy(),
                                          'threshold': np.array(0.3, np.float32)})
     assert ids.shape == confidence.shape == (batch, *size) and ids.dtype == confidence.dtype == np.uint8
     assert (ids == wanted[0].numpy()).mean() >= 0.995
@@ -59,18 +59,18 @@ def test_onnx_agrees_with_torch(exported, rows, size, batch):
 
 
 def test_weights_come_back_as_they_were_saved(tmp_path):
-    bank = load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz'))
+    text_embeddings = load_text_embeddings(write_text_embeddings(tmp_path / 'bank.npz'))
     torch.manual_seed(0)
     model = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
-    save_weights(model, bank, tmp_path / 'new' / 'tiny.v2', {'name': 'tiny'})
+    save_weights(model, text_embeddings, tmp_path / 'new' / 'tiny.v2', {'name': 'tiny'})
     weights = load_weights(tmp_path / 'new' / 'tiny.v2.safetensors')
     assert weights.card['model'] == model.describe()
-    assert weights.bank.names == list(PHRASES)
+    assert weights.text_embeddings.names == list(PHRASES)
     again = load_network(weights)
     for name, value in model.state_dict().items():
         if not name.endswith('num_batches_tracked'):
             torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(weights.project(bank.vectors), weights.bank.vectors, atol=2e-3)
+    np.testing.assert_allclose(weights.project(text_embeddings.vectors), weights.text_embeddings.vectors, atol=2e-3)
     for path in (tmp_path / 'new').iterdir():
         assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444, f'{path.name} must be readable by every user'
 
@@ -81,7 +81,7 @@ def test_values_beyond_fp16_survive(tmp_path):
     model = SegmentationNetwork(SMALL_NETWORK)
     large = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     large.running_var.fill_(1e6)
-    save_weights(model, load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'large', {})
+    save_weights(model, load_text_embeddings(write_text_embeddings(tmp_path / 'bank.npz')), tmp_path / 'large', {})
     again = load_network(load_weights(tmp_path / 'large.safetensors'))
     assert any((value == 1e6).all() for value in again.state_dict().values())
 
@@ -90,8 +90,8 @@ def test_values_beyond_fp16_survive(tmp_path):
 def tiny_weights(tmp_path):
     torch.manual_seed(0)
     model = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
-    bank = load_npz_bank(write_text_embeddings(tmp_path / 'bank.npz'))
-    save_weights(model, bank, tmp_path / 'tiny', {'name': 'tiny'})
+    text_embeddings = load_text_embeddings(write_text_embeddings(tmp_path / 'bank.npz'))
+    save_weights(model, text_embeddings, tmp_path / 'tiny', {'name': 'tiny'})
     return tmp_path / 'tiny.safetensors'
 
 
@@ -141,8 +141,8 @@ def test_damaged_weights_are_named(tiny_weights, damage, reason, capsys):
 
 
 def test_the_model_card_has_no_path_of_this_machine():
-    command = "lgseg train --data /home/someone/data/camvid --bank ../bank.npz --names 'car=large family car'"
-    assert portable(command) == "lgseg train --data camvid --bank ../bank.npz --names 'car=large family car'"
+    command = "lgseg train --data /home/someone/data/camvid --text-embeddings ../bank.npz --names 'car=large family car'"
+    assert portable(command) == "lgseg train --data camvid --text-embeddings ../bank.npz --names 'car=large family car'"
 
 
 def test_shipped_weights_agree_with_torch(weights):

@@ -8,16 +8,16 @@ import types
 
 import pytest
 
-from lgseg_ros.engines import factory, openvino
-from lgseg_ros.engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine
-from lgseg_ros.engines.frames import DEFAULT_PIXELS
+from lgseg_ros.engines import selection, openvino_engine
+from lgseg_ros.engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine
+from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS
 from lgseg_ros.engines.gpu import has_gpu_device
 from lgseg_ros.engines.weights import WeightsError
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
 def asking(engine='auto', precision='auto'):
-    return types.SimpleNamespace(engine=engine, precision=precision, threads=1, network_pixels=DEFAULT_PIXELS)
+    return types.SimpleNamespace(engine=engine, precision=precision, num_threads=1, max_inference_pixels=DEFAULT_PIXELS)
 
 
 def choose(weights, *asked, **more):
@@ -30,7 +30,7 @@ def choose(weights, *asked, **more):
 
 def test_every_engine_keeps_the_contract():
     for name in ENGINES:
-        kind = factory.engine_class(name)
+        kind = selection.engine_class(name)
         assert kind.NAME == name
         for precision in PRECISIONS:
             reason = kind.unavailable(precision)
@@ -46,23 +46,23 @@ def test_auto_says_what_it_took_and_nothing_fell_back(weights):
 
 def test_auto_without_a_gpu_thinks_of_no_gpu_engine(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    assert not {'tensorrt', 'torch'} & set(factory.candidates('auto'))
-    assert factory.candidates('torch')[0] == 'torch'
+    assert not {'tensorrt', 'torch'} & set(selection.candidates('auto'))
+    assert selection.candidates('torch')[0] == 'torch'
 
 
 def test_auto_with_a_gpu_begins_with_the_fastest(monkeypatch):
-    monkeypatch.setattr(factory, 'has_gpu_device', lambda: True)
-    assert factory.candidates('auto') == ['tensorrt', 'torch', 'openvino', 'onnxruntime']
+    monkeypatch.setattr(selection, 'has_gpu_device', lambda: True)
+    assert selection.candidates('auto') == ['tensorrt', 'torch', 'openvino', 'onnxruntime']
 
 
 def test_openvino_stands_back_where_onnxruntime_has_the_gpu(monkeypatch):
     onnxruntime = pytest.importorskip('onnxruntime')
-    monkeypatch.setattr(openvino, 'has_gpu_device', lambda: True)
-    assert openvino.OpenVinoEngine.not_ready(None, 0) is None, 'else it is the fastest that is left'
+    monkeypatch.setattr(openvino_engine, 'has_gpu_device', lambda: True)
+    assert openvino_engine.OpenVinoEngine.not_ready(None, 0) is None, 'else it is the fastest that is left'
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CUDAExecutionProvider', 'CPUExecutionProvider'])
-    assert 'ONNX Runtime has CUDA' in openvino.OpenVinoEngine.not_ready(None, 0)
-    monkeypatch.setattr(openvino, 'has_gpu_device', lambda: False)
-    assert openvino.OpenVinoEngine.not_ready(None, 0) is None
+    assert 'ONNX Runtime has CUDA' in openvino_engine.OpenVinoEngine.not_ready(None, 0)
+    monkeypatch.setattr(openvino_engine, 'has_gpu_device', lambda: False)
+    assert openvino_engine.OpenVinoEngine.not_ready(None, 0) is None
 
 
 def test_gpu_devices_are_seen_unless_hidden(monkeypatch, tmp_path):
@@ -77,11 +77,11 @@ def test_gpu_devices_are_seen_unless_hidden(monkeypatch, tmp_path):
 
 
 def test_an_engine_that_is_not_installed_is_replaced_loudly(weights):
-    if factory.engine_class('tensorrt').unavailable('auto') is None:
+    if selection.engine_class('tensorrt').unavailable('auto') is None:
         pytest.skip('TensorRT works here')
     engine, choice = choose(weights, 'tensorrt')
     assert choice.fell_back and choice.engine != 'tensorrt'
-    assert dict(choice.passed_over)['tensorrt']
+    assert dict(choice.rejected)['tensorrt']
     assert 'tensorrt asked for' in str(choice) and 'tensorrt: ' in str(choice)
     assert engine.run
 
@@ -100,7 +100,7 @@ class Broken:
     NAME = 'broken'
     closed = 0
 
-    def __init__(self, weights, threads, pixels, precision):
+    def __init__(self, weights, num_threads, pixels, precision):
         pass
 
     @staticmethod
@@ -115,13 +115,13 @@ class Broken:
 
 
 def test_an_engine_that_cannot_run_is_closed_and_replaced(weights, monkeypatch):
-    words = VocabularyState(weights.bank).replace(['road', 'sky'])
-    monkeypatch.setitem(ENGINES, 'broken', factory.Entry(__name__, 'Broken', 'gpu'))
-    monkeypatch.setattr(factory, 'ENGINE_NAMES', (*ENGINE_NAMES, 'broken'))
+    words = VocabularyState(weights.text_embeddings).replace(['road', 'sky'])
+    monkeypatch.setitem(ENGINES, 'broken', selection.Entry(__name__, 'Broken', 'gpu'))
+    monkeypatch.setattr(selection, 'ENGINE_NAMES', (*ENGINE_NAMES, 'broken'))
     closed = Broken.closed
     _, choice = choose(weights, 'broken', vocabulary=words)
     assert choice.fell_back and choice.engine != 'broken' and Broken.closed == closed + 1
-    assert dict(choice.passed_over)['broken'] == 'CUDA error: out of memory'
+    assert dict(choice.rejected)['broken'] == 'CUDA error: out of memory'
 
 
 def test_nothing_works_names_every_reason(weights, tmp_path):
@@ -140,8 +140,8 @@ def test_unknown_names_are_refused(weights, asked, said):
 
 def test_auto_imports_nothing_heavy_without_a_gpu():
     code = ('import sys, json, types;'
-            'from lgseg_ros.engines.factory import create_engine; from lgseg_ros.engines.weights import load_weights;'
-            'create_engine(types.SimpleNamespace(engine="auto", threads=1, network_pixels=172800), load_weights());'
+            'from lgseg_ros.engines.selection import create_engine; from lgseg_ros.engines.weights import load_weights;'
+            'create_engine(types.SimpleNamespace(engine="auto", threads=1, max_inference_pixels=172800), load_weights());'
             'print(json.dumps(sorted({"torch", "timm", "open_clip", "onnx", "tensorrt"} & set(sys.modules))))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
                           env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})

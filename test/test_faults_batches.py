@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from faults_table import fault
 from hostile_images import header
-from lgseg_ros.engines.frames import Frame
+from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.node.image_conversions import image_message
 from lgseg_ros.node.inference_thread import InferenceThread, promised_size
 from lgseg_ros.node.output_publisher import OutputPublisher
@@ -49,7 +49,7 @@ class Rig:
         self.node = rclpy.create_node('rig', context=self.context)
         self.cameras = {name: OutputPublisher(self.node, name) for name in (*NAMES, 'first')}
         self.engine, self.errors, self.warnings = engine, [], []
-        self.vocabulary = VocabularyState(weights.bank)
+        self.vocabulary = VocabularyState(weights.text_embeddings)
         self.vocabulary.replace(['road', 'sky', 'building'])
         self.peer, self.masks = Peer('/rig', listen=()), {name: [] for name in self.cameras}
         for name, store in self.masks.items():

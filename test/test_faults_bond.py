@@ -62,7 +62,7 @@ def small(street):
 
 def test_heartbeats_come_while_the_node_is_active():
     """Nav2's rule: topic bond, the node's name as id, from activation to deactivation, a new instance each time."""
-    with NodeProcess('threads:=1', 'autostart:=false', f'bond_heartbeat_period:={PERIOD}', name='bonded') as process, \
+    with NodeProcess('num_threads:=1', 'autostart:=false', f'bond_heartbeat_period:={PERIOD}', name='bonded') as process, \
             Peer('/bonded', listen=()) as peer:
         manager, end = Manager(peer, 'bonded'), OtherEnd(peer, 'bonded')
         assert manager.change(CONFIGURE) and end.quiet_for(0.5) and not end.heard
@@ -87,7 +87,7 @@ def test_heartbeats_come_while_the_node_is_active():
 
 
 def test_no_bond_unless_asked_for():
-    with NodeProcess('threads:=1', name='unbound') as process, Peer('/unbound', listen=()) as peer:
+    with NodeProcess('num_threads:=1', name='unbound') as process, Peer('/unbound', listen=()) as peer:
         peer.connect(process)
         assert peer.node.count_publishers('/bond') == 0
 
@@ -121,7 +121,7 @@ def test_without_the_package(monkeypatch):
 
 @fault(BOND, 'the node killed with -9', 'the heartbeats end without a goodbye, so the manager counts it as a crash')
 def test_the_bonded_node_is_killed():
-    with NodeProcess('threads:=1', f'bond_heartbeat_period:={PERIOD}', name='victim') as process, \
+    with NodeProcess('num_threads:=1', f'bond_heartbeat_period:={PERIOD}', name='victim') as process, \
             Peer('/victim', listen=()) as peer:
         end = OtherEnd(peer, 'victim')
         end.form()
@@ -133,7 +133,7 @@ def test_the_bonded_node_is_killed():
 
 @fault(BOND, 'the manager ends its bond, or dies politely', 'it gets its answer; the node logs it and segments on')
 def test_the_manager_leaves(small):
-    with NodeProcess('threads:=1', f'bond_heartbeat_period:={PERIOD}', name='left') as process, \
+    with NodeProcess('num_threads:=1', f'bond_heartbeat_period:={PERIOD}', name='left') as process, \
             Peer('/left') as peer:
         peer.connect(process)
         end = OtherEnd(peer, 'left')
@@ -147,7 +147,7 @@ def test_the_manager_leaves(small):
 
 @fault(BOND, 'messages of other bonds and nonsense on the topic', 'heartbeats go on')
 def test_other_bonds_on_the_topic():
-    with NodeProcess('threads:=1', f'bond_heartbeat_period:={PERIOD}', name='calm') as process, \
+    with NodeProcess('num_threads:=1', f'bond_heartbeat_period:={PERIOD}', name='calm') as process, \
             Peer('/calm', listen=()) as peer:
         end, stranger = OtherEnd(peer, 'calm'), OtherEnd(peer, 'x' * 100_000)
         end.form()
@@ -162,7 +162,7 @@ def test_other_bonds_on_the_topic():
 def test_against_the_real_bondpy():
     """The distribution's own other end, with the timeouts of Nav2's manager."""
     real = pytest.importorskip('bondpy.bondpy', reason='bondpy (bond_core) is not installed')
-    with NodeProcess('threads:=1', 'autostart:=false', f'bond_heartbeat_period:={PERIOD}', name='real') as process, \
+    with NodeProcess('num_threads:=1', 'autostart:=false', f'bond_heartbeat_period:={PERIOD}', name='real') as process, \
             Peer('/real', listen=()) as peer:
         manager = Manager(peer, 'real')
         assert manager.change(CONFIGURE) and manager.change(ACTIVATE)

@@ -32,7 +32,7 @@ class FailingSource:
         self.at -= 1
         if self.at == 0:
             raise self.error
-        return self.source.rows(phrases)
+        return self.source.lookup(phrases)
 
     def new_phrases(self, phrases):
         return self.source.new_phrases(phrases)
@@ -40,7 +40,7 @@ class FailingSource:
 
 @pytest.fixture(scope='module')
 def here():
-    with NodeHere('embedding', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here:
+    with NodeHere('embedding', 'num_threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here:
         state = here.node.vocabulary.pipeline.state
         here.source = state._source = FailingSource(state._source)
         yield here
@@ -63,8 +63,8 @@ def assert_unchanged(here, peer, before):
     """Vocabulary and parameters are those of `before`, and frames and requests go on."""
     assert peer.get_vocabulary() == before
     assert list(peer.get_parameter('/embedding', 'vocabulary')) == list(before.classes)
-    assert peer.get_parameter('/embedding', 'threshold') == pytest.approx(before.threshold)
-    assert here.node.settings.threshold == pytest.approx(before.threshold)
+    assert peer.get_parameter('/embedding', 'confidence_threshold') == pytest.approx(before.confidence_threshold)
+    assert here.node.settings.confidence_threshold == pytest.approx(before.confidence_threshold)
     assert peer.set_vocabulary(list(before.classes)).success
     message = noise_image()
     peer.masks.clear()
@@ -124,8 +124,8 @@ class HeldEncoder:
 def held(tiny_clip_weights, request):
     """(node, peer, its encoder), the node's name being that of the test."""
     name = request.node.name
-    with NodeHere(name, f'weights:={tiny_clip_weights.path}', 'engine:=torch', 'network_pixels:=4096',
-                  'vocabulary:=[road, car]', 'preset:=""', 'threads:=1') as here, Peer(f'/{name}') as peer:
+    with NodeHere(name, f'weights:={tiny_clip_weights.path}', 'engine:=torch', 'max_inference_pixels:=4096',
+                  'vocabulary:=[road, car]', 'preset:=""', 'num_threads:=1') as here, Peer(f'/{name}') as peer:
         source = here.node.vocabulary.pipeline.text_source
         encoder = source._encoder = HeldEncoder(source._load_encoder(source.space))
         try:

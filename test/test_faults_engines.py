@@ -6,11 +6,11 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from faults_table import fault
-from lgseg_ros.engines import factory
+from lgseg_ros.engines import selection
 from lgseg_ros.engines.engine_cache import load_or_build
-from lgseg_ros.engines.frames import DEFAULT_PIXELS, Frame
+from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.gpu import EngineError
-from lgseg_ros.engines.tensorrt import TensorRTEngine
+from lgseg_ros.engines.tensorrt_engine import TensorRTEngine
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from ros_graph import NodeProcess, Peer, wait_until
 from test_engine_cache import ENGINE, SAMPLE, Builder
@@ -25,7 +25,7 @@ BUILT = 'Built engines (in the test\'s own process, with a small build function)
 def test_an_engine_that_is_not_installed():
     if TensorRTEngine.unavailable() is None:
         pytest.skip('TensorRT works here')
-    with NodeProcess('engine:=tensorrt', 'threads:=1', name='asking') as node, Peer('/asking') as peer:
+    with NodeProcess('engine:=tensorrt', 'num_threads:=1', name='asking') as node, Peer('/asking') as peer:
         def told():
             return [status for message in peer.diagnostics for status in message.status
                     if any(pair.key == 'engine_selection' for pair in status.values)]
@@ -38,11 +38,11 @@ def test_an_engine_that_is_not_installed():
 
 BROKEN_TORCH = """
 import sys, types
-from lgseg_ros.engines import factory
+from lgseg_ros.engines import selection
 from lgseg_ros.engines.weights import load_weights
 factory.has_gpu_device = lambda: True
 choices = []
-engine = factory.create_engine(types.SimpleNamespace(engine=sys.argv[1], threads=1, network_pixels=9216),
+engine = factory.create_engine(types.SimpleNamespace(engine=sys.argv[1], threads=1, max_inference_pixels=9216),
                                load_weights(), choices.append)
 print(engine.NAME, '|', choices[0])
 """
@@ -66,7 +66,7 @@ class CannotBuild:
 
     NAME = 'cannot_build'
 
-    def __init__(self, weights, threads, pixels, precision):
+    def __init__(self, weights, num_threads, pixels, precision):
         def build():
             raise EngineError('TensorRT cannot build the engine: no kernel for /backbone/Conv')
         load_or_build(SAMPLE, build)
@@ -80,11 +80,11 @@ class CannotBuild:
        'the reason is a warning, the next engine gives the masks')
 def test_a_build_that_fails(weights, street, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
-    monkeypatch.setitem(factory.ENGINES, 'cannot_build', factory.Entry(__name__, 'CannotBuild', 'gpu'))
-    monkeypatch.setattr(factory, 'ENGINE_NAMES', (*factory.ENGINE_NAMES, 'cannot_build'))
-    words = VocabularyState(weights.bank).replace(['road', 'sky'])
-    settings = types.SimpleNamespace(engine='cannot_build', threads=1, network_pixels=DEFAULT_PIXELS)
-    engine = factory.create_engine(settings, weights, vocabulary=words)
+    monkeypatch.setitem(selection.ENGINES, 'cannot_build', selection.Entry(__name__, 'CannotBuild', 'gpu'))
+    monkeypatch.setattr(selection, 'ENGINE_NAMES', (*selection.ENGINE_NAMES, 'cannot_build'))
+    words = VocabularyState(weights.text_embeddings).replace(['road', 'sky'])
+    settings = types.SimpleNamespace(engine='cannot_build', num_threads=1, max_inference_pixels=DEFAULT_PIXELS)
+    engine = selection.create_engine(settings, weights, vocabulary=words)
     assert engine.run([Frame(street[0], 'bgr')], words)[0].ids.shape == street[1].shape
     record, = (r for r in caplog.records if 'asked for' in r.getMessage())
     assert record.levelname == 'WARNING' and 'no kernel for /backbone/Conv' in record.getMessage()

@@ -16,7 +16,7 @@ import pytest
 from faults_table import fault, fault_rows
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.classes import VocabularyError
-from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, UNCONFIGURED, Manager
 from ros_graph import NodeProcess, Peer, wait_until
 
@@ -28,7 +28,7 @@ class Managed:
 
     def __init__(self, folder):
         self.folder, self.original = folder, load_weights().path
-        self.process = NodeProcess('threads:=1', f'weights:={folder}/w.safetensors', 'autostart:=false', name='damaged')
+        self.process = NodeProcess('num_threads:=1', f'weights:={folder}/w.safetensors', 'autostart:=false', name='damaged')
         self.peer = Peer('/damaged', listen=('mask',))
         self.manager = Manager(self.peer, 'damaged')
 
@@ -182,14 +182,14 @@ def test_deleted_while_running(managed, street):
 def test_damaged_bank_files(tmp_path, data):
     (tmp_path / 'bank.npz').write_bytes(data)
     with pytest.raises(VocabularyError, match='is not a file of text embeddings'):
-        load_npz_bank(tmp_path / 'bank.npz')
+        load_text_embeddings(tmp_path / 'bank.npz')
     assert not Trap.SPRUNG.exists()
 
 
 @fault(FILES, 'a cache folder that cannot be written', 'the node starts and knows its own words; others are refused')
 def test_an_unwritable_cache(monkeypatch, street):
     monkeypatch.setenv('LGSEG_CACHE', '/proc/no/such/folder')   # read-only even for root
-    with NodeProcess('threads:=1', name='cacheless') as process, Peer('/cacheless') as peer:
+    with NodeProcess('num_threads:=1', name='cacheless') as process, Peer('/cacheless') as peer:
         peer.connect(process)
         assert peer.set_vocabulary(['road']).success
         answer = peer.set_vocabulary(['flumph'])
@@ -257,7 +257,7 @@ def test_a_cache_that_calls_itself_encrypted(tmp_path, monkeypatch, street):
     data[data.index(b'PK\x01\x02') + 8] ^= 1
     path.write_bytes(data)
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
-    with NodeProcess('threads:=1', name='sealed') as process, Peer('/sealed') as peer:
+    with NodeProcess('num_threads:=1', name='sealed') as process, Peer('/sealed') as peer:
         peer.connect(process)
         answer = peer.set_vocabulary(['flumph'])
         assert not answer.success and "'flumph' is not known" in answer.message, answer.message

@@ -55,7 +55,7 @@ class Bench:
         rclpy.init(context=self.context)
         self.node = rclpy.create_node('bench', context=self.context)
         self.camera, self.log = OutputPublisher(self.node, ''), Log()
-        self.vocabulary = VocabularyState(weights.bank)
+        self.vocabulary = VocabularyState(weights.text_embeddings)
         self.vocabulary.replace(['road', 'sky'])
         self.inference = InferenceThread(engine, self.vocabulary, Settings, self.log)
         self.peer = Peer('/bench')
@@ -110,7 +110,7 @@ def test_the_engine_fails_once(engine, weights, error):
 def test_rows_that_do_not_fit(engine, weights):
     with Bench(engine, weights) as bench:
         good = bench.vocabulary.current
-        bench.vocabulary.current = dataclasses.replace(good, rows=np.ones((2, 7), np.float32))
+        bench.vocabulary.current = dataclasses.replace(good, text_embeddings=np.ones((2, 7), np.float32))
         assert not bench.frame() and 'rows' in bench.camera.counters.last_error
         bench.vocabulary.current = good
         assert bench.frame()
@@ -175,7 +175,7 @@ class SlowEngine(FailingEngine):
 def a_frame_in_the_engine(name, engine, street):
     """(node, peer, manager, engine, small image, event) of an active node; its engine holds a frame until the event."""
     returns, small = threading.Event(), cv2.resize(street[0], (160, 120))
-    with NodeHere(name, 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer(f'/{name}') as peer:
+    with NodeHere(name, 'num_threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, Peer(f'/{name}') as peer:
         slow = SlowEngine(engine, {1: lambda: returns.wait(60)})
         here.node._pipeline.engine = here.node._inference._engine = slow
         manager = Manager(peer.connect(), name)
@@ -221,7 +221,7 @@ def test_an_engine_that_hangs_over_a_clean_up(engine, street):
        'the reason is an error in the log; the node is cleaned up, reports it, and can be configured again')
 def test_an_engine_that_cannot_be_closed(street):
     small = cv2.resize(street[0], (160, 120))
-    with NodeHere('unclosed', 'threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, \
+    with NodeHere('unclosed', 'num_threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as here, \
             Peer('/unclosed') as peer:
         manager = Manager(peer.connect(), 'unclosed')
         here.node._pipeline.engine.close = lambda: raise_(RuntimeError('an illegal memory access was encountered'))

@@ -27,7 +27,7 @@ PROCESSES = 'Processes, clocks and names'
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', name='graph') as process:
+    with NodeProcess('num_threads:=1', name='graph') as process:
         yield process
 
 
@@ -58,7 +58,7 @@ def test_a_silent_camera(peer, small):
 @fault(CAMERAS, 'a camera of less than one image per second',
        'diagnostics: its rate, and no warning before three of its gaps have passed')
 def test_a_slow_camera(small):
-    with NodeProcess('threads:=1', 'diagnostic_updater.period:=0.2', name='slow') as process, Peer('/slow') as peer:
+    with NodeProcess('num_threads:=1', 'diagnostic_updater.period:=0.2', name='slow') as process, Peer('/slow') as peer:
         peer.connect(process).mask_of(small)
         for _ in range(5):
             time.sleep(0.9)
@@ -216,7 +216,7 @@ def test_no_traceback(process):
 def test_the_node_is_killed(small):
     with Peer('/phoenix') as peer:
         for _ in range(3):
-            with NodeProcess('threads:=1', name='phoenix') as process:
+            with NodeProcess('num_threads:=1', name='phoenix') as process:
                 wait_until(lambda: 'activated; subscribed to' in process.log, 'the node to be active')
                 assert peer.mask_of(small)   # sent again until the new node is found
                 for _ in range(3):
@@ -229,8 +229,8 @@ def test_the_node_is_killed(small):
        'each has its own topics, vocabulary and masks; image topics of any name')
 def test_two_nodes_and_their_names(small):
     rules = ('image:=/robot/front/image_raw',)
-    with NodeProcess('threads:=1', remap=('__ns:=/robot/one', *rules), name='eyes') as one, \
-            NodeProcess('threads:=1', remap=('__ns:=/robot/two', *rules), name='eyes') as two, \
+    with NodeProcess('num_threads:=1', remap=('__ns:=/robot/one', *rules), name='eyes') as one, \
+            NodeProcess('num_threads:=1', remap=('__ns:=/robot/two', *rules), name='eyes') as two, \
             Peer('/robot/one/eyes', topic='/robot/front/image_raw') as first, \
             Peer('/robot/two/eyes', topic='/robot/front/image_raw') as second:
         first.connect(one)
@@ -246,7 +246,7 @@ def test_two_nodes_and_their_names(small):
 @fault(PROCESSES, 'use_sim_time with a /clock that stands still, jumps and goes back',
        'masks and diagnostics come all the time; latency is by /clock, not by the wall')
 def test_simulated_time(small):
-    with NodeProcess('threads:=1', 'use_sim_time:=true', 'lazy_subscription:=true', name='sim',
+    with NodeProcess('num_threads:=1', 'use_sim_time:=true', 'lazy_subscription:=true', name='sim',
                      remap=('image:=sim/image',)) as process, \
             Peer('/sim', topic='sim/image') as peer:
         latencies = []
@@ -279,7 +279,7 @@ def endings(small):
     for first in range(0, len(STATES), 4):   # four start together
         with ExitStack() as stack:
             started = [(state, how, f'ending{first + n}', stack.enter_context(NodeProcess(
-                'threads:=1', f'autostart:={str(state.startswith("active")).lower()}', name=f'ending{first + n}')))
+                'num_threads:=1', f'autostart:={str(state.startswith("active")).lower()}', name=f'ending{first + n}')))
                 for n, (state, how) in enumerate(STATES[first:first + 4])]
             # Peers of one process at once: Fast DDS may deadlock between them.
             for state, how, name, process in started:
@@ -298,7 +298,7 @@ from lgseg_ros.node import main
 from lgseg_ros.node.segmentation_node import SegmentationNode
 atexit.register(print, 'taken down')
 SegmentationNode.engine_is_running = lambda self: '-stuck' in sys.argv
-sys.exit(main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=leaving']))
+sys.exit(main.main(['--ros-args', '-p', 'num_threads:=1', '-r', '__node:=leaving']))
 """
     for argument, taken_down in (('-stuck', False), ('-idle', True)):
         process = subprocess.Popen([sys.executable, '-c', code, argument], stdout=subprocess.PIPE,
@@ -346,7 +346,7 @@ SegmentationNode.engine_is_running = lambda self: True
 def fail(self):
     raise KeyError('unforeseen')
 SegmentationNode.start = fail
-main.main(['--ros-args', '-p', 'threads:=1', '-r', '__node:=failing'])
+main.main(['--ros-args', '-p', 'num_threads:=1', '-r', '__node:=failing'])
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "KeyError: 'unforeseen'" in done.stderr

@@ -90,7 +90,7 @@ def test_nothing_was_allocated_for_promises(raw_images):
 def compressed_images():
     refused = {broken: reason for broken, reason, _ in COMPRESSED_REFUSED}
     messages = {broken: [message] for broken, _, message in (*COMPRESSED_REFUSED, *COMPRESSED_ACCEPTED)}
-    parameters = 'transport:=compressed', 'output_size:=network'
+    parameters = 'image_transport:=compressed', 'output_size:=network'
     with CameraHarness(messages, CompressedImage, 'packed', parameters) as harness:
         harness.play(messages, lambda key: harness.cameras[key].status(harness.peer.diagnostics, refused[key])
                    if key in refused else harness.all_masked(messages, key))

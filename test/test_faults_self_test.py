@@ -11,13 +11,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from faults_table import fault
 from lgseg_ros.engines import cpu
-from lgseg_ros.engines.factory import create_engine
-from lgseg_ros.engines.frames import Frame
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-from lgseg_ros.engines.openvino import OpenVinoEngine
+from lgseg_ros.engines.selection import create_engine
+from lgseg_ros.engines.preprocessing import Frame
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.self_test_data import SMALL
-from lgseg_ros.engines.torch import TorchEngine
+from lgseg_ros.engines.torch_engine import TorchEngine
 from lgseg_ros.engines.weights import WeightsError
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from ros_graph import NodeProcess, Peer, pixels_of, wait_until
@@ -44,7 +44,7 @@ def copied(weights, tmp_path):
 
 @pytest.fixture
 def camvid(weights):
-    return VocabularyState(weights.bank).replace([], 'camvid')
+    return VocabularyState(weights.text_embeddings).replace([], 'camvid')
 
 
 def assert_right(mask, engine, image, vocabulary, least=0.99):
@@ -164,7 +164,7 @@ def test_the_node_with_a_wrong_8_bit_file(copied, camvid, street, engine):
     if not cpu.has_int8_dot():
         pytest.skip('this CPU has no 8-bit dot products')
     swap_outputs(copied.path.with_suffix('.int8.onnx'))
-    with NodeProcess('threads:=1', f'weights:={copied.path}', name='golden') as node, Peer('/golden') as peer:
+    with NodeProcess('num_threads:=1', f'weights:={copied.path}', name='golden') as node, Peer('/golden') as peer:
         peer.connect(node)
         assert np.mean(pixels_of(peer.mask_of(street[0])) == segment(engine, street[0], camvid).ids) > 0.99
         status = wait_until(lambda: [s for s in statuses(peer) if s.level == DiagnosticStatus.ERROR], 'ERROR')[-1]
@@ -181,7 +181,7 @@ def test_the_node_with_a_wrong_8_bit_file(copied, camvid, street, engine):
 def test_the_node_meets_a_corrupted_blob(weights, camvid, street, engine, cache):
     openvino_fp32(weights).warm_up(camvid, 720, 1280)
     corrupt(*blobs(cache, 'fp32-312x552'))
-    with NodeProcess('engine:=openvino', 'precision:=fp32', 'threads:=1', name='later') as node, Peer('/later') as peer:
+    with NodeProcess('engine:=openvino', 'precision:=fp32', 'num_threads:=1', name='later') as node, Peer('/later') as peer:
         peer.connect(node)
         assert np.mean(pixels_of(peer.mask_of(street[0])) == segment(engine, street[0], camvid).ids) > 0.99
         wide = cv2.resize(street[0], (1280, 720))

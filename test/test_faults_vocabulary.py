@@ -24,7 +24,7 @@ HUGE = 10_000_000
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', name='vocabulary') as process:
+    with NodeProcess('num_threads:=1', name='vocabulary') as process:
         yield process
 
 
@@ -66,7 +66,7 @@ REFUSED = [
     ('two equals signs', "'=road' is not known", {'classes': ['road==road']}),
     ('a bar without an equals sign', 'name=phrase|phrase', {'classes': ['car|truck']}),
     ('the same name twice but for spaces', 'twice', {'classes': ['road', ' road ']}),
-    ('a threshold of infinity', 'above 1', {'classes': ['road'], 'threshold': float('inf')}),
+    ('a threshold of infinity', 'above 1', {'classes': ['road'], 'confidence_threshold': float('inf')}),
 ]
 # What is odd, what the user gets, the request, the names that are published.
 ACCEPTED = [
@@ -77,9 +77,9 @@ ACCEPTED = [
     ('the same phrase in two classes', 'both names; answer and log warn that only the first can win',
      {'classes': ['one=road', 'two=road']}, ['one', 'two']),
     ('a threshold that is no number', 'the threshold stays',
-     {'classes': ['road'], 'threshold': float('nan')}, ['road']),
+     {'classes': ['road'], 'confidence_threshold': float('nan')}, ['road']),
     ('a threshold of minus infinity', 'the threshold stays',
-     {'classes': ['road'], 'threshold': -float('inf')}, ['road']),
+     {'classes': ['road'], 'confidence_threshold': -float('inf')}, ['road']),
 ]
 
 
@@ -102,7 +102,7 @@ def test_odd_vocabularies_are_taken_as_they_are(peer, small, asked, names):
     assert answer.success, answer.message
     assert ('only the first can win' in answer.message) == (names == ['one', 'two'])
     assert list(answer.names) == names == list(peer.get_vocabulary().names)
-    assert peer.get_vocabulary().threshold == before.threshold
+    assert peer.get_vocabulary().confidence_threshold == before.confidence_threshold
     mask = peer.mask_of(small)
     labels = wait_until(lambda: next((m for m in peer.labels if m.header == mask.header), None), 'label info')
     assert [entry.class_name for entry in labels.class_map] == names
@@ -142,8 +142,8 @@ def test_hammered_parameters(process, peer, small):
     client = AsyncParameterClient(peer.node, '/vocabulary')
     wait_until(client.services_are_ready, 'parameter services')
     random_ = random.Random(3)
-    choices = [('vocabulary', ['road', 'car'], True), ('vocabulary', ['flumph'], False), ('threshold', 0.3, True),
-               ('threshold', 7.0, False), ('threshold', 'high', False), ('preset', 'nope', False),
+    choices = [('vocabulary', ['road', 'car'], True), ('vocabulary', ['flumph'], False), ('confidence_threshold', 0.3, True),
+               ('confidence_threshold', 7.0, False), ('confidence_threshold', 'high', False), ('preset', 'nope', False),
                ('preset', 'cityscapes', True), ('overlay_alpha', 0.1, True), ('weights', 'other', False),
                ('autostart', False, False), ('no_such_parameter', 1, False)]
     asked = []

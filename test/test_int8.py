@@ -10,10 +10,10 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.calibration import find_sensitive
-from lgseg_ros.engines import cpu, onnxruntime, quantize
-from lgseg_ros.engines.frames import Frame
+from lgseg_ros.engines import cpu, onnxruntime_engine, quantization
+from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.onnx_files import int8_path
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -46,9 +46,9 @@ def test_the_words_of_several_data_sets_are_one_vocabulary(weights):
         return replace(weights, card={**weights.card, 'data': [{'classes': texts} for texts in lists]})
     two = trained_on(['car', 'road', 'sign=traffic sign'], ['sky', 'car=car|van', 'sign=traffic light'])
     assert two.classes == ['car=car|van', 'road', 'sign=traffic sign|traffic light', 'sky']
-    assert quantize.trained_words(two).names == ('car', 'road', 'sign', 'sky')
-    known = weights.bank.names
-    vocabulary = quantize.trained_words(trained_on(known[:150], known[150:]))
+    assert quantization.trained_words(two).names == ('car', 'road', 'sign', 'sky')
+    known = weights.text_embeddings.names
+    vocabulary = quantization.trained_words(trained_on(known[:150], known[150:]))
     assert vocabulary.names == tuple(known[:255])
 
 
@@ -64,15 +64,15 @@ def test_only_the_picture_is_quantised(quantized):
 
 def test_a_candidate_is_judged_as_by_a_cpu_with_dot_products(quantized, street, monkeypatch):
     """Where 8-bit products saturate, the rounding is judged and not the saturation."""
-    monkeypatch.setattr(onnxruntime, 'has_int8_dot', lambda: False)
+    monkeypatch.setattr(onnxruntime_engine, 'has_int8_dot', lambda: False)
     frames = [Frame(np.roll(street[0], 90 * n, axis=1), 'bgr') for n in range(2)]
-    with quantize.Quantizer(quantized, frames, frames) as quantizer:
+    with quantization.Quantizer(quantized, frames, frames) as quantizer:
         assert quantizer.agreement(int8_path(quantized)) > 0.98
 
 
 def test_masks_are_those_of_fp32(quantized, street):
     """On a CPU without 8-bit dot products too, where the roundings are computed in fp32."""
-    frame, words = Frame(street[0], 'bgr'), VocabularyState(quantized.bank).replace([], 'camvid')
+    frame, words = Frame(street[0], 'bgr'), VocabularyState(quantized.text_embeddings).replace([], 'camvid')
     exact, fast = (OnnxRuntimeEngine(quantized, 1, precision=p).run([frame], words)[0] for p in ('fp32', 'int8'))
     assert np.mean(exact.ids == fast.ids) > 0.98
     assert np.mean(np.abs(exact.confidence.astype(int) - fast.confidence)) < 8

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines import cpu
-from lgseg_ros.engines.frames import Frame, network_size
-from lgseg_ros.engines.openvino import MOST_SIZES, OpenVinoEngine
+from lgseg_ros.engines.preprocessing import Frame, network_size
+from lgseg_ros.engines.openvino_engine import MAX_SIZES, OpenVinoEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -35,7 +35,7 @@ def test_masks_are_those_of_onnx_runtime(weights, engine, street, tmp_path):
     mine = OpenVinoEngine(weights, 1, precision='fp32')
     frame = Frame(street[0], 'bgr')
     for words in (2, 40):   # of any number, without compiling again
-        vocabulary = VocabularyState(weights.bank).replace(weights.bank.names[:words])
+        vocabulary = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:words])
         expected, got = engine.run([frame], vocabulary)[0], mine.run([frame, frame], vocabulary)
         assert len(got) == 2
         for mask in got:
@@ -43,7 +43,7 @@ def test_masks_are_those_of_onnx_runtime(weights, engine, street, tmp_path):
             assert np.mean(np.abs(mask.confidence.astype(int) - expected.confidence)) < 1
     assert list((tmp_path / 'cache' / 'openvino').iterdir()), 'the next start must not compile again'
     if cpu.has_half():
-        different = VocabularyState(weights.bank).replace(['road', 'car', 'sky', 'tree', 'building', 'fence'])
+        different = VocabularyState(weights.text_embeddings).replace(['road', 'car', 'sky', 'tree', 'building', 'fence'])
         expected, half = engine.run([frame], different)[0], OpenVinoEngine(weights, 1, precision='fp16')
         assert np.mean(half.run([frame], different)[0].ids == expected.ids) > 0.985
 
@@ -51,13 +51,13 @@ def test_masks_are_those_of_onnx_runtime(weights, engine, street, tmp_path):
 @installed
 def test_frames_of_many_sizes(weights, street):
     mine = OpenVinoEngine(weights, 1, pixels=96 * 96, precision='fp32')
-    vocabulary = VocabularyState(weights.bank).replace(['road', 'sky'])
-    for n in range(MOST_SIZES + 1):
+    vocabulary = VocabularyState(weights.text_embeddings).replace(['road', 'sky'])
+    for n in range(MAX_SIZES + 1):
         frame = cv2.resize(street[0], (128 + 40 * n, 128))
         mask, = mine.run([Frame(frame, 'bgr')], vocabulary)
         small, = mine.run([Frame(frame, 'bgr')], vocabulary, 'network')
         assert mask.ids.shape == frame.shape[:2] and small.ids.shape == network_size(*frame.shape[:2], 96 * 96)
-    assert len(mine._requests) == MOST_SIZES
+    assert len(mine._requests) == MAX_SIZES
 
 
 @installed
@@ -77,4 +77,4 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(weights, street, tm
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path / 'file'))
     engine = OpenVinoEngine(weights, 1, pixels=96 * 96, precision='fp32')
-    assert engine.run([Frame(street[0], 'bgr')], VocabularyState(weights.bank).replace(['road', 'sky']))
+    assert engine.run([Frame(street[0], 'bgr')], VocabularyState(weights.text_embeddings).replace(['road', 'sky']))

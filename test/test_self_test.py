@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines import self_test as module
-from lgseg_ros.engines.factory import create_engine, run_self_tests
-from lgseg_ros.engines.frames import Frame, Mask, network_size
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
-from lgseg_ros.engines.openvino import OpenVinoEngine
+from lgseg_ros.engines.selection import create_engine, run_self_tests
+from lgseg_ros.engines.preprocessing import Frame, Mask, network_size
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.self_test import SelfTest, SelfTestError, compare, limits
 from lgseg_ros.engines.self_test_data import SMALL, read_golden, self_test_path
-from lgseg_ros.engines.torch import TorchEngine
+from lgseg_ros.engines.torch_engine import TorchEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from self_test_faults import SUFFIXES, copy_weights, openvino_fp32, segment
@@ -46,7 +46,7 @@ def test_the_shipped_self_test_can_fail(weights, golden):
     """Every vocabulary finds several classes at every stored size, so that no single id would pass."""
     assert self_test_path(weights).stat().st_size < 500_000
     assert [len(v.ids) for v in golden.vocabularies] == [11, 6, 20]
-    assert any(len(v.rows) > len(v.ids) for v in golden.vocabularies[1:2]), 'a class of several phrases'
+    assert any(len(v.text_embeddings) > len(v.ids) for v in golden.vocabularies[1:2]), 'a class of several phrases'
     for size in (SMALL, network_size(480, 640), network_size(720, 1280)):
         masks = golden.expected(size)
         assert len(masks) == len(golden.vocabularies_at(size)) >= 2
@@ -94,7 +94,7 @@ def test_a_file_of_other_weights_is_refused(copied):
 def test_weights_without_the_file_run_untested_with_one_warning(copied, street, caplog):
     self_test_path(copied).unlink()
     engines = [OnnxRuntimeEngine(copied, 1, precision='fp32') for _ in range(2)]
-    words = VocabularyState(copied.bank).replace(['road', 'sky'])
+    words = VocabularyState(copied.text_embeddings).replace(['road', 'sky'])
     assert segment(engines[0], street[0], words).ids.any()
     assert str(engines[0].self_test).startswith('not tested: ') and not engines[0].self_test.passed
     warning, = (record.getMessage() for record in caplog.records if 'self-test' in record.getMessage())
@@ -122,7 +122,7 @@ def test_the_share_that_is_needed(weights, golden, share, precision, passes):
 
     def run(image, vocabulary):
         mask = golden.expected(SMALL)[next(n for n, v in enumerate(golden.vocabularies)
-                                           if np.array_equal(v.row_ids, vocabulary.row_ids))]
+                                           if np.array_equal(v.class_ids, vocabulary.class_ids))]
         ids = mask.ids.copy().ravel()
         ids[int(share * ids.size):] ^= 1
         return Mask(ids.reshape(SMALL), mask.confidence)
@@ -150,7 +150,7 @@ def test_wrong_confidences_are_refused(weights, golden):
 @openvino
 def test_every_compiled_size_is_tested_once(weights, street):
     engine = openvino_fp32(weights)
-    words = VocabularyState(weights.bank).replace(['road', 'sky'])
+    words = VocabularyState(weights.text_embeddings).replace(['road', 'sky'])
     for height, width in ((360, 480), (480, 640), (720, 1280), (480, 640)):
         segment(engine, cv2.resize(street[0], (width, height)), words)
     assert [result.size for result in engine.self_test.results] == [(360, 480), (312, 552)] and engine.self_test.passed
@@ -160,13 +160,13 @@ def test_every_compiled_size_is_tested_once(weights, street):
 def test_the_self_test_is_the_warm_up(weights, street, monkeypatch):
     engine, runs = openvino_fp32(weights), []
     monkeypatch.setattr(OpenVinoEngine, 'run', lambda *_: runs.append(1))
-    engine.warm_up(VocabularyState(weights.bank).replace(['road', 'sky']))
+    engine.warm_up(VocabularyState(weights.text_embeddings).replace(['road', 'sky']))
     assert engine.self_test.results and not runs
 
 
 @openvino
 def test_a_size_that_is_not_stored_is_expected_of_onnx_runtime(weights, street, tmp_path, monkeypatch):
-    words, frame = VocabularyState(weights.bank).replace(['road', 'sky']), cv2.resize(street[0], (512, 512))
+    words, frame = VocabularyState(weights.text_embeddings).replace(['road', 'sky']), cv2.resize(street[0], (512, 512))
     first = openvino_fp32(weights)
     segment(first, frame, words)
     assert first.self_test.results[0].size == (416, 416) and first.self_test.results[0].agreement > 0.99
@@ -190,7 +190,7 @@ def test_a_graph_that_resizes_is_tested_from_frame_to_mask(weights):
     test = SelfTest(weights, 'torch', 'fp32')
     for grey in (False, True):
         assert test.check_frames((480, 640), grey, (360, 480), (480, 640),
-                                 lambda image, words: engine.run([Frame(image, 'rgb')], words)[0], max_rows=16)
+                                 lambda image, words: engine.run([Frame(image, 'rgb')], words)[0], max_phrases=16)
     assert [result.agreement for result in test.results] == [1.0, 1.0]
 
 
@@ -199,10 +199,10 @@ def test_no_vocabulary_that_does_not_fit(weights):
     counts = []
 
     def run(image, vocabulary):
-        counts.append(len(vocabulary.rows))
+        counts.append(len(vocabulary.text_embeddings))
         return engine.infer(image[None], vocabulary)[0]
-    assert SelfTest(weights, 'torch', 'fp32').check(SMALL, run, max_rows=8) and counts and max(counts) <= 8
-    assert not SelfTest(weights, 'torch', 'fp32').check(SMALL, run, max_rows=1)
+    assert SelfTest(weights, 'torch', 'fp32').check(SMALL, run, max_phrases=8) and counts and max(counts) <= 8
+    assert not SelfTest(weights, 'torch', 'fp32').check(SMALL, run, max_phrases=1)
 
 
 def test_all_engines_of_this_machine_pass(weights):

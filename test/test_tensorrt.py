@@ -8,10 +8,10 @@ import pytest
 from test_engine_cache import SAMPLE
 
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines import tensorrt, tensorrt_build, tensorrt_prebuild
-from lgseg_ros.engines.frames import DEFAULT_PIXELS, SMALLEST, STEP, network_size
+from lgseg_ros.engines import tensorrt_engine, tensorrt_build, tensorrt_prebuild
+from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, SMALLEST, STEP, network_size
 from lgseg_ros.engines.gpu import EngineError, has_gpu_device
-from lgseg_ros.engines.tensorrt import TensorRTEngine, build_command, clamp
+from lgseg_ros.engines.tensorrt_engine import TensorRTEngine, build_command, clamp
 from lgseg_ros.engines.tensorrt_build import WIDEST, Shapes, profile_shapes
 from lgseg_ros.vocabulary.classes import MAX_PHRASES
 
@@ -42,7 +42,7 @@ def test_an_engine_for_unusual_pictures_takes_them_too(weights):
 
 def test_rows_from_one_to_all(weights):
     profile = profile_shapes(DEFAULT_PIXELS, Shapes(), weights)
-    dim = weights.bank.vectors.shape[1]
+    dim = weights.text_embeddings.vectors.shape[1]
     assert profile['rows'][0] == (1, dim) and profile['rows'][2] == (MAX_PHRASES, dim)
     assert profile['row_ids'][2] == (MAX_PHRASES,)
 
@@ -57,7 +57,7 @@ def test_refusals_name_what_is_missing(capsys):
 
 @pytest.mark.parametrize('arguments, said', [
     (['--max-batch', '0'], '--max-batch is 0'), (['--max-batch', '65'], 'give 1 to 64'),
-    (['--network-pixels', '3'], '--network-pixels is 3'), (['--weights', 'nonsense'], 'nonsense')])
+    (['--max-inference-pixels', '3'], '--max-inference-pixels is 3'), (['--weights', 'nonsense'], 'nonsense')])
 def test_wrong_arguments_are_named(capsys, arguments, said):
     assert main(['build-engine', *arguments]) == 1
     assert said in capsys.readouterr().err
@@ -126,7 +126,7 @@ def test_a_squeezed_picture_names_the_command_that_mends_it(weights, caplog, tmp
     other = dataclasses.replace(weights, path=tmp_path / 'my street.safetensors')
     for trained, pixels, precision, options in (
             (weights, DEFAULT_PIXELS, 'auto', ''),
-            (other, 230400, 'fp32', f" --weights '{other.path}' --network-pixels 230400 --precision fp32")):
+            (other, 230400, 'fp32', f" --weights '{other.path}' --max-inference-pixels 230400 --precision fp32")):
         caplog.clear()
         engine = TensorRTEngine.__new__(TensorRTEngine)   # without a GPU there is no engine to load
         engine.pixels, engine._said_clamped = pixels, False
@@ -140,9 +140,9 @@ def test_a_squeezed_picture_names_the_command_that_mends_it(weights, caplog, tmp
 
 def test_an_engine_that_is_not_built_names_the_command(weights, monkeypatch, tmp_path):
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
-    monkeypatch.setattr(tensorrt, 'identify', lambda *_: SAMPLE)
+    monkeypatch.setattr(tensorrt_engine, 'identify', lambda *_: SAMPLE)
     assert 'with: lgseg build-engine, or' in TensorRTEngine.not_ready(weights, DEFAULT_PIXELS)
-    assert 'build-engine --network-pixels 9216 --precision fp32, or' in TensorRTEngine.not_ready(weights, 9216, 'fp32')
+    assert 'build-engine --max-inference-pixels 9216 --precision fp32, or' in TensorRTEngine.not_ready(weights, 9216, 'fp32')
 
 
 def test_without_cuda_python_it_says_what_to_install(monkeypatch):

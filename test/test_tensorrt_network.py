@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from lgseg_ros.engines.frames import Frame, to_network
+from lgseg_ros.engines.preprocessing import Frame, to_network
 from lgseg_ros.engines.gpu import EngineError
 from lgseg_ros.engines.tensorrt_network import find_network, make_network, network_name
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
@@ -61,13 +61,13 @@ def test_no_shape_depends_on_the_picture(graph):
 
 def test_masks_are_those_of_fp32(network, engine, weights, street):
     session = onnxruntime.InferenceSession(str(network), providers=['CPUExecutionProvider'])
-    for vocabulary in (VocabularyState(weights.bank).replace([], 'camvid'),
-                       VocabularyState(weights.bank).replace(weights.bank.names[:40])):
+    for vocabulary in (VocabularyState(weights.text_embeddings).replace([], 'camvid'),
+                       VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:40])):
         frame = Frame(street[0], 'bgr')
         wanted, = engine.run([frame], vocabulary)
         batch = np.stack([to_network(frame, (360, 480))] * 2)
         ids, confidence = session.run(None, {
-            'frames': batch, 'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids,
+            'frames': batch, 'rows': vocabulary.text_embeddings, 'row_ids': vocabulary.class_ids,
             'threshold': np.array(0, np.float32)})
         assert np.array_equal(ids[0], ids[1]) and ids.dtype == confidence.dtype == np.uint8
         assert np.mean(ids[0] == wanted.ids) > 0.985

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from lgseg_ros.engines.frames import Frame, network_size, to_network
-from lgseg_ros.engines.plans import BUCKETS, Plans, bucket
+from lgseg_ros.engines.preprocessing import Frame, network_size, to_network
+from lgseg_ros.engines.shape_cache import BUCKETS, ShapeCache, bucket
 from lgseg_ros.engines.resize import linear_matrix, nearest_indices, shrinking_matrices
-from lgseg_ros.engines.torch import TorchEngine
+from lgseg_ros.engines.torch_engine import TorchEngine
 from lgseg_ros.vocabulary.classes import MAX_PHRASES
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -17,17 +17,17 @@ SMALL = 160 * 120   # network pixels: tests of plumbing need no sharp masks
 
 @pytest.fixture(scope='module')
 def torch_engine(weights):
-    return TorchEngine(weights, threads=1, device='cpu')
+    return TorchEngine(weights, num_threads=1, device='cpu')
 
 
 @pytest.fixture(scope='module')
 def small_engine(weights):
-    return TorchEngine(weights, pixels=SMALL, threads=1, device='cpu')
+    return TorchEngine(weights, pixels=SMALL, num_threads=1, device='cpu')
 
 
 @pytest.fixture
 def camvid(weights):
-    return VocabularyState(weights.bank).replace([], 'camvid')
+    return VocabularyState(weights.text_embeddings).replace([], 'camvid')
 
 
 def agreement(first, second):
@@ -46,19 +46,19 @@ def test_agrees_with_onnx_runtime(torch_engine, engine, camvid, street, size):
 def test_padding_rows_changes_nothing(torch_engine, engine, weights, street):
     """9 words run as 16 rows, 8 as 8: neither may differ from the engine that never pads."""
     for count in (1, 8, 9):
-        words = VocabularyState(weights.bank).replace(weights.bank.names[:count], threshold=0.3)
+        words = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:count], confidence_threshold=0.3)
         ours, theirs = (e.run([Frame(street[0], 'bgr')], words, 'network') for e in (torch_engine, engine))
         assert agreement(ours, theirs) > 0.995, count
 
 
 def test_words_change_without_another_plan(small_engine, weights, street):
-    state = VocabularyState(weights.bank)
+    state = VocabularyState(weights.text_embeddings)
     frame = Frame(street[0], 'bgr')
     first, = small_engine.run([frame], state.replace(['road', 'sky', 'building', 'car']))
-    plans = len(small_engine._plans)
-    words = state.replace(['road', 'heaven=sky', 'tree'], threshold=0.0)
+    plans = len(small_engine._shape_contexts)
+    words = state.replace(['road', 'heaven=sky', 'tree'], confidence_threshold=0.0)
     second, = small_engine.run([frame], words)
-    assert len(small_engine._plans) == plans
+    assert len(small_engine._shape_contexts) == plans
     assert set(np.unique(second.ids)) <= set(words.ids)
     assert (second.ids == words.ids[1]).any() and not (first.ids == words.ids[1]).any()
 
@@ -85,7 +85,7 @@ def test_masks_outlive_the_next_frame(small_engine, camvid, street):
 
 
 def test_threshold_and_output_size(small_engine, weights, street):
-    words = VocabularyState(weights.bank).replace([], 'camvid', 229.5 / 255)   # between two bytes
+    words = VocabularyState(weights.text_embeddings).replace([], 'camvid', 229.5 / 255)   # between two bytes
     mask, = small_engine.run([Frame(street[0], 'bgr')], words, 'network')
     assert mask.ids.shape == network_size(360, 480, SMALL)
     assert np.array_equal(mask.ids == 255, mask.confidence < 230)
@@ -94,10 +94,10 @@ def test_threshold_and_output_size(small_engine, weights, street):
 def test_half_floats_decide_as_fp32_does(weights, camvid, street):
     """What CUDA computes in fp16, here with the CPU's slow half kernels."""
     picture = cv2.resize(street[0], (320, 240), interpolation=cv2.INTER_AREA)
-    engine = TorchEngine(weights, threads=1, device='cpu')
+    engine = TorchEngine(weights, num_threads=1, device='cpu')
     full, = engine.run([Frame(picture, 'bgr')], camvid)
     engine._model.half()
-    engine._plans.clear()
+    engine._shape_contexts.clear()
     half, = engine.run([Frame(picture, 'bgr')], camvid)
     assert np.mean(full.ids == half.ids) > 0.985
 
@@ -134,7 +134,7 @@ def test_plans_keep_the_last_used_and_close_the_rest():
         def close(self):
             closed.append(self.key)
 
-    plans = Plans(Thing, limit=2)
+    plans = ShapeCache(Thing, limit=2)
     first = plans.get('a')
     plans.get('b')
     assert plans.get('a') is first and not closed

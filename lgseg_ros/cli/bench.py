@@ -6,7 +6,7 @@ with the reason.  Last comes how far each engine agreed with its golden self-tes
 
 Examples:
   lgseg bench
-  lgseg bench --engines onnxruntime openvino --precisions fp32 int8 --threads 2
+  lgseg bench --engines onnxruntime openvino --precisions fp32 int8 --num-threads 2
   lgseg bench --engines auto --precisions auto --sizes 480x360 640x480 1280x720 --words 2 10 100 --json bench.json
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..engines.cpu import machine, usable_cores
-from ..engines.factory import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
-from ..engines.frames import DEFAULT_PIXELS, Frame, check_numbers
+from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
+from ..engines.preprocessing import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, Weights, load_weights
 from ..demo.street import StreetCamera
@@ -44,8 +44,8 @@ def add_arguments(parser):
     parser.add_argument('--sizes', nargs='+', type=size, default=[size('640x480')], metavar='WxH',
                         help='of the frames (default: 640x480)')
     parser.add_argument('--words', nargs='+', type=int, default=[10], metavar='N', help='default: 10')
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads (default: all cores)')
-    parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
+    parser.add_argument('--num-threads', type=int, default=0, help='CPU threads (default: all cores)')
+    parser.add_argument('--max-inference-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help='pixels of the picture that the network sees (default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=30, metavar='N', help='that count (default: %(default)s)')
     parser.add_argument('--warm-up', type=int, default=5, metavar='N', help='that do not (default: %(default)s)')
@@ -56,16 +56,16 @@ def run(arguments):
     """Measure, print, write JSON."""
     if arguments.rounds < 1:
         raise ValueError(f'--rounds is {arguments.rounds}; give at least 1')
-    check_numbers(arguments.network_pixels, arguments.threads)
+    check_numbers(arguments.max_inference_pixels, arguments.num_threads)
     # Threads that spin while they wait would be counted against whoever's turn comes next.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     weights = load_weights(arguments.weights)
     engines, lacking = make_engines(arguments, weights)
     lacking += drop_failing(engines, arguments, weights)
-    result = {'benchmark': 'lgseg bench', 'machine': machine(), 'threads': arguments.threads or usable_cores(),
+    result = {'benchmark': 'lgseg bench', 'machine': machine(), 'num_threads': arguments.num_threads or usable_cores(),
               'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'rounds': arguments.rounds,
               'warm_up': arguments.warm_up, 'rows': [], 'not_available': lacking}
-    print(f'{result["machine"]}; {result["threads"]} threads; {arguments.rounds} rounds after {arguments.warm_up} to '
+    print(f'{result["machine"]}; {result["num_threads"]} threads; {arguments.rounds} rounds after {arguments.warm_up} to '
           f'warm up; {weights.path.stem}')
     for reason in lacking:
         print(f'not available: {reason["name"]}: {reason["reason"]}')
@@ -99,7 +99,7 @@ def make_engines(arguments, weights):
 
 def drop_failing(engines: dict[str, Any], arguments: Namespace, weights: Weights) -> list[dict[str, str]]:
     """Run each engine once at each size, and take away those that cannot; returns {'name', 'reason'} of these."""
-    vocabulary, failed = VocabularyState(weights.bank).replace(names(weights, 1)), []
+    vocabulary, failed = VocabularyState(weights.text_embeddings).replace(names(weights, 1)), []
     for label, engine in list(engines.items()):
         try:
             for width, height in arguments.sizes:
@@ -120,15 +120,15 @@ def self_test_rows(label: str, engine: Any) -> list[dict[str, object]]:
 def make_engine(name, precision, arguments, weights):
     """Exactly this engine, or an error that tells why not; 'auto' as the node chooses."""
     if name == 'auto':
-        return create_engine(Namespace(engine=name, precision=precision, threads=arguments.threads,
-                                       network_pixels=arguments.network_pixels), weights)
+        return create_engine(Namespace(engine=name, precision=precision, num_threads=arguments.num_threads,
+                                       max_inference_pixels=arguments.max_inference_pixels), weights)
     kind = engine_class(name)
     reason = kind.unavailable(precision)
     if reason is None and not arguments.engines and hasattr(kind, 'not_ready'):
-        reason = kind.not_ready(weights, arguments.network_pixels, precision)
+        reason = kind.not_ready(weights, arguments.max_inference_pixels, precision)
     if reason is not None:
         raise RuntimeError(reason)
-    return kind(weights, arguments.threads, arguments.network_pixels, precision)
+    return kind(weights, arguments.num_threads, arguments.max_inference_pixels, precision)
 
 
 def subjects(arguments, engines, weights):
@@ -137,7 +137,7 @@ def subjects(arguments, engines, weights):
     for (width, height), words in product(arguments.sizes, arguments.words):
         camera = StreetCamera(width, height, seed=1)
         frames = [Frame(camera.render(30 * n)[0], 'bgr') for n in range(FRAMES)]
-        vocabulary = VocabularyState(weights.bank).replace(names(weights, words))
+        vocabulary = VocabularyState(weights.text_embeddings).replace(names(weights, words))
         for label, engine in engines.items():
             found[f'{label}, {width}x{height}, {words} words'] = subject(engine, frames, vocabulary)
     return found
@@ -151,7 +151,7 @@ def subject(engine, frames, vocabulary):
 def names(weights, count):
     """`count` classes: first those that the weights were trained on, then other words of their bank."""
     phrases = {phrase for text in weights.classes for phrase in parse_class(text).phrases}
-    known = weights.classes + [name for name in weights.bank.names if name not in phrases]
+    known = weights.classes + [name for name in weights.text_embeddings.names if name not in phrases]
     if not 1 <= count <= min(len(known), 255):
         raise ValueError(f'--words is {count}; these weights know {len(known)}, and a vocabulary has at most 255')
     return known[:count]

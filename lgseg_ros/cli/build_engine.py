@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..engines.engine_cache import engine_folder
-from ..engines.frames import DEFAULT_PIXELS
+from ..engines.preprocessing import DEFAULT_PIXELS
 from ..engines.tensorrt_build import MAX_BATCH
 from ..engines.tensorrt_network import make_network
 from ..engines.tensorrt_prebuild import check_numbers, prebuild_engine
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `lgseg build-engine`."""
     add_weights_option(parser)
     parser.add_argument('--precision', choices=('fp16', 'fp32'), default='fp16', help='default: %(default)s')
-    parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
-                        help="the node's parameter network_pixels (default: %(default)s)")
+    parser.add_argument('--max-inference-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
+                        help="the node's parameter max_inference_pixels (default: %(default)s)")
     parser.add_argument('--size', type=size, metavar='WxH',
                         help="size of the camera's images, which the engine is tuned for; others run too (default: "
                              'that of the existing engine, else 640x480)')
@@ -49,14 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build, and print where the result is. Returns 0."""
-    check_numbers(arguments.network_pixels, arguments.max_batch)
+    check_numbers(arguments.max_inference_pixels, arguments.max_batch)
     weights = load_weights(arguments.weights)
     if arguments.network_only:
         path = make_network(weights, arguments.precision, arguments.out or engine_folder())
         print_result(arguments, {'network': str(path), 'mb': round(path.stat().st_size / 1e6, 1)})
         return 0
     with ProgressBar() as progress:
-        engine = prebuild_engine(weights, arguments.precision, arguments.network_pixels, arguments.size,
+        engine = prebuild_engine(weights, arguments.precision, arguments.max_inference_pixels, arguments.size,
                                  arguments.max_batch, arguments.force, progress)
     print_result(arguments, {'engine': str(engine.path), 'mb': round(engine.size_bytes / 1e6, 1),
                              'existed': engine.existed, **engine.notes, **engine.identity})

@@ -55,7 +55,7 @@ def classes(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[s
     Phrases with a comma are left out, because a comma separates classes here.
     """
     from ..engines.weights import DEFAULT_WEIGHTS, load_weights
-    known = load_weights(getattr(parsed_args, 'weights', None) or DEFAULT_WEIGHTS).bank.names
+    known = load_weights(getattr(parsed_args, 'weights', None) or DEFAULT_WEIGHTS).text_embeddings.names
     start = max(prefix.rfind(mark) for mark in ',=|') + 1
     return [prefix[:start] + phrase for phrase in known if ',' not in phrase]
 

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 from .json_output import add_json_option, write_json
 
 if TYPE_CHECKING:
-    from ..engines.factory import Choice
+    from ..engines.selection import EngineSelection
     from ..engines.weights import Weights
     from ..model.network import BaseNetwork
     from ..training.evaluation import Predictor
     from ..training.prompts import PromptBatch
-    from ..vocabulary.text_embeddings import TextBank
+    from ..vocabulary.text_embeddings import TextEmbeddings
 
     Prepare = Callable[[PromptBatch], Predictor]
 
@@ -41,8 +41,8 @@ ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weig
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of `lgseg eval`."""
-    from ..engines.factory import ENGINE_NAMES, PRECISIONS
-    from ..engines.frames import DEFAULT_PIXELS
+    from ..engines.selection import ENGINE_NAMES, PRECISIONS
+    from ..engines.preprocessing import DEFAULT_PIXELS
     from ..engines.weights import DEFAULT_WEIGHTS
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
@@ -63,14 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='precision of its computation (default: %(default)s)')
     parser.add_argument('--max-inference-pixels', type=int, metavar='N',
                         help=f"pixels of the image that the network sees (default: the run's, or {DEFAULT_PIXELS})")
-    parser.add_argument('--bank', metavar='NPZ', help="text embeddings of --run (default: the run's)")
+    parser.add_argument('--text-embeddings', metavar='NPZ', help="text embeddings of --run (default: the run's)")
     parser.add_argument('--device', default='auto', help='of --engine exact: auto, cpu, cuda (default: %(default)s)')
     add_json_option(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
-    from ..engines.frames import SMALLEST
+    from ..engines.preprocessing import SMALLEST
     from ..training.dataset import load_dataset
     from ..training.evaluation import evaluate
     from ..training.prompts import evaluation_prompts
@@ -79,9 +79,9 @@ def run(arguments: Namespace) -> int:
     if pixels is not None and pixels < SMALLEST ** 2:
         raise ValueError(f'max_inference_pixels is {pixels}; give at least {SMALLEST ** 2}')
     renamed = parse_classes(arguments.prompts.split(',')) if arguments.prompts.strip() else ()
-    bank, prepare, facts = _network(arguments)
+    text_embeddings, prepare, facts = _network(arguments)
     dataset = load_dataset(arguments.data, arguments.split)
-    prompts = evaluation_prompts(dataset.specs, bank, renamed, arguments.num_negatives, arguments.seed)
+    prompts = evaluation_prompts(dataset.specs, text_embeddings, renamed, arguments.num_negatives, arguments.seed)
     predict = prepare(prompts)
     start = time.perf_counter()
     metrics = evaluate(predict, dataset)
@@ -105,52 +105,52 @@ def print_table(metrics: dict[str, Any]) -> None:
         print(f'{title:<{width}}  {metrics[key]:>6.2f}')
 
 
-def _network(arguments: Namespace) -> tuple[TextBank, Prepare, dict[str, Any]]:
+def _network(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, Any]]:
     """The text embeddings, a function from prompts to a predictor, and facts for the JSON."""
     if arguments.run:
         return _torch_run(arguments)
-    from ..engines.frames import DEFAULT_PIXELS
+    from ..engines.preprocessing import DEFAULT_PIXELS
     from ..engines.weights import load_weights
     weights, pixels = load_weights(arguments.weights), arguments.max_inference_pixels or DEFAULT_PIXELS
     facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'max_inference_pixels': pixels}
     if arguments.engine == EXACT:
         from ..model.weights_file import load_network
-        return weights.bank, _torch(load_network(weights), arguments.device, pixels), {**facts, **TORCH}
+        return weights.text_embeddings, _torch(load_network(weights), arguments.device, pixels), {**facts, **TORCH}
     from ..training.evaluation import engine_predictor
     engine = _engine(arguments, weights, pixels)
     facts.update(engine=engine.NAME, precision=engine.precision)
-    return weights.bank, lambda prompts: engine_predictor(engine, prompts), facts
+    return weights.text_embeddings, lambda prompts: engine_predictor(engine, prompts), facts
 
 
 def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
     """The engine that was asked for and no other, whose metrics would be taken for its own.  Raises ValueError."""
     from ..engines.cpu import has_int8_dot
-    from ..engines.factory import create_engine
-    from ..engines.onnxruntime import OnnxRuntimeEngine
+    from ..engines.selection import create_engine
+    from ..engines.onnxruntime_engine import OnnxRuntimeEngine
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
         # Too slow for a robot here, but as accurate as where the CPU has the instructions.
         return OnnxRuntimeEngine(weights, 0, pixels, 'int8')
 
-    def refuse_fallback(choice: Choice) -> None:
+    def refuse_fallback(choice: EngineSelection) -> None:
         if choice.fell_back:
             raise ValueError(f'{choice}; only the engine and precision that were asked for are measured')
-    settings = Namespace(engine=arguments.engine, precision=arguments.precision, threads=0, network_pixels=pixels)
+    settings = Namespace(engine=arguments.engine, precision=arguments.precision, num_threads=0, max_inference_pixels=pixels)
     return create_engine(settings, weights, refuse_fallback)
 
 
-def _torch_run(arguments: Namespace) -> tuple[TextBank, Prepare, dict[str, Any]]:
+def _torch_run(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, Any]]:
     import torch
 
-    from ..engines.frames import ALL_PIXELS
-    from ..training.run_directory import load_run, read_bank
-    from ..vocabulary.text_embeddings import TextBank
+    from ..engines.preprocessing import ALL_PIXELS
+    from ..training.run_directory import load_run, read_text_embeddings
+    from ..vocabulary.text_embeddings import TextEmbeddings
     trained = load_run(arguments.run)
     pixels = arguments.max_inference_pixels or trained.config.get('max_inference_pixels', 0)
-    bank = read_bank(trained, arguments.bank)
+    text_embeddings = read_text_embeddings(trained, arguments.text_embeddings)
     with torch.no_grad():
-        rows = trained.model.project_text(torch.from_numpy(bank.vectors)).numpy()
+        rows = trained.model.project_text(torch.from_numpy(text_embeddings.vectors)).numpy()
     facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'max_inference_pixels': pixels, **TORCH}
-    return TextBank(bank.names, rows), _torch(trained.model, arguments.device, pixels or ALL_PIXELS), facts
+    return TextEmbeddings(text_embeddings.names, rows), _torch(trained.model, arguments.device, pixels or ALL_PIXELS), facts
 
 
 def _torch(model: BaseNetwork, device: str, pixels: int) -> Prepare:
@@ -160,5 +160,5 @@ def _torch(model: BaseNetwork, device: str, pixels: int) -> Prepare:
     from ..training.evaluation import torch_predictor
     own_device = select_device(device)
     model = model.to(own_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return lambda prompts: torch_predictor(model, torch.from_numpy(prompts.vectors).to(own_device), prompts.row_class,
+    return lambda prompts: torch_predictor(model, torch.from_numpy(prompts.vectors).to(own_device), prompts.class_indices,
                                            pixels)

@@ -35,7 +35,7 @@ def add_arguments(parser):
                         help='with --weights: make only the self-test of the engines, and leave the ONNX file')
     parser.add_argument('--name', help="of the weights (default: the run folder's)")
     parser.add_argument('--out', metavar='DIR', help='folder to write (default: weights)')
-    parser.add_argument('--bank', metavar='NPZ',
+    parser.add_argument('--text-embeddings', metavar='NPZ',
                         help='text bank whose names travel in the weights (default: the run\'s)')
     parser.add_argument('--data', action='append', metavar='DIR',
                         help="data set of the run, for the card; may be repeated (default: the run's)")
@@ -113,36 +113,36 @@ def compare(model, weights):
     import torch
 
     from ..demo.street import StreetCamera
-    from ..engines.onnxruntime import OnnxRuntimeEngine
+    from ..engines.onnxruntime_engine import OnnxRuntimeEngine
     from ..model.onnx_export import ExportWrapper
     from ..training.evaluation import engine_predictor, torch_predictor
     from ..training.prompts import PromptBatch
     picture = np.ascontiguousarray(StreetCamera(480, 360).render(0)[0][..., ::-1])
-    prompts = PromptBatch(weights.bank.vectors[:20], np.arange(len(weights.bank.vectors[:20])))
-    rows, row_ids = torch.from_numpy(prompts.vectors), torch.from_numpy(prompts.row_class)
+    prompts = PromptBatch(weights.text_embeddings.vectors[:20], np.arange(len(weights.text_embeddings.vectors[:20])))
+    rows, class_ids = torch.from_numpy(prompts.vectors), torch.from_numpy(prompts.class_indices)
     ids = engine_predictor(OnnxRuntimeEngine(weights, precision='fp32'), prompts)(picture)[0]
     with torch.no_grad():
         wrapper = ExportWrapper(model.eval())
-        same = wrapper(torch.from_numpy(picture[None]), rows, row_ids, torch.tensor(0.0))[0][0].numpy()
-    exact = torch_predictor(model, rows, prompts.row_class)(picture)[0]
+        same = wrapper(torch.from_numpy(picture[None]), rows, class_ids, torch.tensor(0.0))[0][0].numpy()
+    exact = torch_predictor(model, rows, prompts.class_indices)(picture)[0]
     return float(np.mean(ids == same)), float(np.mean(ids == exact))
 
 
 def _weights_of_run(arguments):
     """Write the .safetensors and the card; returns the path of the former."""
     from ..model.weights_file import save_weights
-    from ..training.run_directory import load_run, read_bank
-    from ..vocabulary.text_embeddings import TextBank
+    from ..training.run_directory import load_run, read_text_embeddings
+    from ..vocabulary.text_embeddings import TextEmbeddings
     trained = load_run(arguments.run)
     head = trained.config.get('head', 'ours')
     if head != 'ours':
         raise ValueError(f'{arguments.run} was trained with --head {head}, a baseline for comparison that no engine '
                          'runs; export a run of --head ours')
-    bank = read_bank(trained, arguments.bank)
+    text_embeddings = read_text_embeddings(trained, arguments.text_embeddings)
     name = arguments.name or trained.folder.resolve().name
     path = Path(arguments.out or 'weights') / name
-    save_weights(trained.model, TextBank(bank.names, bank.vectors), path,
-                 model_card(name, trained, bank.space, arguments))
+    save_weights(trained.model, TextEmbeddings(text_embeddings.names, text_embeddings.vectors), path,
+                 model_card(name, trained, text_embeddings.space, arguments))
     return Path(f'{path}.safetensors')
 
 

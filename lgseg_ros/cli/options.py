@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..engines.factory import ENGINE_NAMES, PRECISIONS
-from ..engines.frames import DEFAULT_PIXELS
+from ..engines.selection import ENGINE_NAMES, PRECISIONS
+from ..engines.preprocessing import DEFAULT_PIXELS
 from ..engines.weights import DEFAULT_WEIGHTS
 from ..media.images import parse_size
 
@@ -23,9 +23,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inference_options(parser: argparse.ArgumentParser) -> None:
-    """Declare --threads and --network-pixels."""
-    parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads (default: all cores)')
-    parser.add_argument('--network-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
+    """Declare --num-threads and --max-inference-pixels."""
+    parser.add_argument('--num-threads', type=int, default=0, metavar='N', help='CPU threads (default: all cores)')
+    parser.add_argument('--max-inference-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help='pixels of the image that the network sees; fewer is faster (default: %(default)s)')
 
 

@@ -10,7 +10,7 @@ the same classes; otherwise the command stops. Files in OUT/mask that no run has
 Examples:
   lgseg segment street.jpg --vocabulary "road,car,person=person|pedestrian,sky"
   lgseg segment photos/ --preset cityscapes --out out/photos
-  lgseg segment drive.mp4 --vocabulary "road,pavement,car" --threshold 0.4 --masks
+  lgseg segment drive.mp4 --vocabulary "road,pavement,car" --confidence-threshold 0.4 --masks
   lgseg segment street:7 --frames 100                        (the procedural street camera)
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..engines.frames import Frame
+from ..engines.preprocessing import Frame
 from ..engines.weights import load_weights
 from ..media.output_folder import CLASSES_FILE, VIDEO_FILE, Summary
 from ..media.segment_files import Predictor, segment_files
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='classes, "road,car=car|van,sky" (default: those of --preset)')
     parser.add_argument('--preset', default='', help='named vocabulary: camvid, cityscapes, autoware, nav2 '
                                                      f'(default: {DEFAULT_PRESET}, where --vocabulary is not given)')
-    parser.add_argument('--threshold', type=float, default=0.0, metavar='P',
+    parser.add_argument('--confidence-threshold', type=float, default=0.0, metavar='P',
                         help='minimum confidence of a labelled pixel, 0 to 1 (default: %(default)s)')
     parser.add_argument('--out', metavar='DIR', help='output folder (default: out/segment/NAME, of INPUT)')
     parser.add_argument('--alpha', type=float, default=0.5, metavar='A',
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment the input and print each class's share of the pixels. Returns 0."""
-    options = EngineOptions(arguments.engine, arguments.precision, arguments.threads, arguments.network_pixels)
+    options = EngineOptions(arguments.engine, arguments.precision, arguments.num_threads, arguments.max_inference_pixels)
     pipeline = SegmentationPipeline(load_weights(arguments.weights))
     vocabulary = set_vocabulary(pipeline, arguments)
     out = Path(arguments.out or default_output(arguments.input))
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 def set_vocabulary(pipeline: SegmentationPipeline, arguments: argparse.Namespace) -> Vocabulary:
     """Set the vocabulary that was asked for and return it. A warning on it goes to stderr."""
     preset = arguments.preset if arguments.vocabulary or arguments.preset else DEFAULT_PRESET
-    vocabulary = pipeline.set_vocabulary(split_classes(arguments.vocabulary), preset, arguments.threshold)
+    vocabulary = pipeline.set_vocabulary(split_classes(arguments.vocabulary), preset, arguments.confidence_threshold)
     if vocabulary.warning:
         print(f'lgseg segment: {vocabulary.warning}', file=sys.stderr)
     return vocabulary

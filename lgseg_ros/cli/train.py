@@ -5,10 +5,10 @@ stopped.  Everything is checked before the first step.  OUT gets checkpoint.pt, 
 run.json; "lgseg export --run OUT" makes weights of it.
 
 Examples:
-  lgseg train --data ../shared/data/camvid --bank ../shared/text/clip_vit_b16_bank.npz --out runs/street
-  lgseg train --data a --data b --val a --bank EMBEDDINGS.npz --out runs/ab --batch-size 32 --crop 512x768
-  lgseg train --data DIR --bank EMBEDDINGS.npz --out RUN --init lgseg_lite0 --epochs 20 --lr 5e-4     (fine-tuning)
-  torchrun --nproc-per-node 4 -m lgseg_ros.cli.main train --data DIR --bank EMBEDDINGS.npz --out RUN
+  lgseg train --data ../shared/data/camvid --text-embeddings ../shared/text/clip_vit_b16_bank.npz --out runs/street
+  lgseg train --data a --data b --val a --text-embeddings EMBEDDINGS.npz --out runs/ab --batch-size 32 --crop 512x768
+  lgseg train --data DIR --text-embeddings EMBEDDINGS.npz --out RUN --init lgseg_lite0 --epochs 20 --lr 5e-4     (fine-tuning)
+  torchrun --nproc-per-node 4 -m lgseg_ros.cli.main train --data DIR --text-embeddings EMBEDDINGS.npz --out RUN
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--val', metavar='DIR',
                       help='data set to validate on (default: the first --data, if it has the split)')
     data.add_argument('--val-split', default='val', help='default: %(default)s')
-    data.add_argument('--bank', required=True, metavar='NPZ', help='text embeddings: phrases and their vectors')
+    data.add_argument('--text-embeddings', required=True, metavar='NPZ', help='text embeddings: phrases and their vectors')
     data.add_argument('--unseen', default='', metavar='LIST',
                       help='classes whose labels are hidden in training, "car,tree"')
     data.add_argument('--image-cache', type=float, metavar='GB', dest='cache_gigabytes',
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_hyperparameters(group: argparse._ArgumentGroup) -> None:
-    from ..engines.frames import DEFAULT_PIXELS
+    from ..engines.preprocessing import DEFAULT_PIXELS
     from ..training.config import TEXT_PROJECTIONS, TrainConfig
     default = TrainConfig()
     group.add_argument('--epochs', type=int, default=default.epochs, help='default: %(default)s')
@@ -167,17 +167,17 @@ def make_trainer(arguments: argparse.Namespace, device: torch.device) -> Trainer
     Raises:
         ValueError: something cannot be used; the message names file, phrase or argument.
     """
-    from ..engines.frames import ALL_PIXELS
+    from ..engines.preprocessing import ALL_PIXELS
     from ..training.config import validate_config
     from ..training.dataset import hide_classes, load_dataset
     from ..training.trainer import Trainer
     from ..vocabulary.embedding_file import read_embeddings
-    from ..vocabulary.text_embeddings import TextBank
-    embeddings = read_embeddings(arguments.bank)
-    bank = TextBank(embeddings.names, embeddings.vectors)
-    check_same_bank(arguments)
+    from ..vocabulary.text_embeddings import TextEmbeddings
+    embeddings = read_embeddings(arguments.text_embeddings)
+    text_embeddings = TextEmbeddings(embeddings.names, embeddings.vectors)
+    check_same_text_embeddings(arguments)
     start = _start(arguments, embeddings) if arguments.init else None
-    config, model_config = make_configs(arguments, bank.vectors.shape[1])
+    config, model_config = make_configs(arguments, text_embeddings.vectors.shape[1])
     validate_config(config)   # before minutes are spent on reading images
     cache = _image_cache(arguments.cache_gigabytes)
     datasets = [load_dataset(folder, arguments.split, cache, config.max_inference_pixels or ALL_PIXELS)
@@ -189,7 +189,7 @@ def make_trainer(arguments: argparse.Namespace, device: torch.device) -> Trainer
         raise ValueError(f'num_workers is {workers}; give 1 thread or more')
     if workers > 1:
         cv2.setNumThreads(1)   # else each of them brings as many again
-    return Trainer(datasets, _validation(arguments, cache), bank, config, start.config if start else model_config,
+    return Trainer(datasets, _validation(arguments, cache), text_embeddings, config, start.config if start else model_config,
                    device, workers, start)
 
 
@@ -200,7 +200,7 @@ def _image_cache(gigabytes: float | None) -> ImageCache:
     return ImageCache(None if gigabytes is None else int(gigabytes * 2**30))
 
 
-def check_same_bank(arguments: argparse.Namespace) -> None:
+def check_same_text_embeddings(arguments: argparse.Namespace) -> None:
     """Check that a run goes on with the text embeddings that it began with.
 
     Raises:
@@ -209,13 +209,13 @@ def check_same_bank(arguments: argparse.Namespace) -> None:
     from ..engines.weights import file_sha256
     from ..training.run_directory import CHECKPOINT, read_origin
     origin = read_origin(arguments.out) if (Path(arguments.out) / CHECKPOINT).exists() else {}
-    if origin.get('bank_sha256') not in (None, file_sha256(arguments.bank)):
-        raise ValueError(f'{arguments.bank} does not hold the text embeddings that {arguments.out} began with '
+    if origin.get('bank_sha256') not in (None, file_sha256(arguments.text_embeddings)):
+        raise ValueError(f'{arguments.text_embeddings} does not hold the text embeddings that {arguments.out} began with '
                          f'({origin["bank"]}, perhaps changed since); give those to resume, or another `out` to start '
                          'afresh')
 
 
-def _start(arguments: argparse.Namespace, bank: Embeddings) -> SegmentationNetwork:
+def _start(arguments: argparse.Namespace, text_embeddings: Embeddings) -> SegmentationNetwork:
     """The network of the weights of --init, with learned upsampling where it has none.
 
     Raises VocabularyError when the text embeddings are of another text encoder.
@@ -223,9 +223,9 @@ def _start(arguments: argparse.Namespace, bank: Embeddings) -> SegmentationNetwo
     from ..engines.weights import load_weights
     from ..model.network import with_upsampling
     from ..model.weights_file import load_network
-    from ..vocabulary.compatibility import check_bank
+    from ..vocabulary.compatibility import check_text_embeddings
     weights = load_weights(arguments.init)
-    check_bank(weights, bank, arguments.bank)
+    check_text_embeddings(weights, text_embeddings, arguments.text_embeddings)
     model = load_network(weights)
     return model if model.upsample is not None or not arguments.upsample else with_upsampling(model, arguments.upsample)
 
@@ -289,7 +289,7 @@ def write_origin(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     if not (path.exists() and (path.parent / CHECKPOINT).exists()):   # a run that ended before its first epoch
         before = load_weights(arguments.init).card.get('stages', []) if arguments.init else []
         path.write_text(json.dumps({'command': shlex.join(['lgseg', *argv]), 'data': arguments.data,
-                                    'bank': arguments.bank, 'bank_sha256': file_sha256(arguments.bank),
+                                    'bank': arguments.text_embeddings, 'bank_sha256': file_sha256(arguments.text_embeddings),
                                     'before': before, 'versions': versions()}, indent=2) + '\n')
 
 

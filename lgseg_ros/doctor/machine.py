@@ -64,9 +64,9 @@ def cores() -> CheckResult:
     seen, quota = len(os.sched_getaffinity(0)), cpu_quota()
     found = f'{seen} usable of {os.cpu_count()}'
     if quota is not None and quota < seen:
-        threads = max(int(quota), 1)
+        num_threads = max(int(quota), 1)
         return warn(f'{found}, but a quota of {quota:.1f} cores: more threads than that are throttled',
-                    f'set the parameter threads:={threads}, or raise the quota of the container (docker --cpus)')
+                    f'set the parameter num_threads:={num_threads}, or raise the quota of the container (docker --cpus)')
     return ok(found)
 
 

@@ -11,7 +11,7 @@ from .check_result import CheckResult, fail, ok, skip, warn
 # Loading the engine checks that the ONNX file is complete and was exported from these weights.
 LOAD = '''
 import sys
-from lgseg_ros.engines.onnxruntime import OnnxRuntimeEngine
+from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 weights = load_weights(sys.argv[1])
 for precision in ('fp32', 'auto'):
@@ -21,7 +21,7 @@ print(f'{len(weights.bank)} phrases')
 # Every engine that works here, in each precision, on its self-test at the default image size.
 SELF_TESTS = '''
 import json, sys
-from lgseg_ros.engines.factory import run_self_tests
+from lgseg_ros.engines.selection import run_self_tests
 from lgseg_ros.engines.weights import load_weights
 print(json.dumps(run_self_tests(load_weights(sys.argv[1]))))
 '''

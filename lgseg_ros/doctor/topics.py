@@ -75,7 +75,7 @@ def _launch_arguments(topic: str, kind: str) -> str:
     if kind != IMAGE_TYPES[1]:
         return f'{"image" if kind == IMAGE_TYPES[0] else "camera_info"}_topic:={topic}'
     plain = topic.removesuffix('/compressed')
-    return f'transport:=compressed image_topic:={plain}' + ('' if plain != topic else ', with the topic renamed '
+    return f'image_transport:=compressed image_topic:={plain}' + ('' if plain != topic else ', with the topic renamed '
                                                              f'to {plain}/compressed')
 
 

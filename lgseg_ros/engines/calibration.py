@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..media.images import find_images, read_image
-from .frames import Frame
+from .preprocessing import Frame
 from .weights import Weights
 
 if TYPE_CHECKING:
-    from .quantize import Quantizer
+    from .quantization import Quantizer
 
 NUM_CHECKS = 24
 """Images that the result is compared with fp32 on."""
@@ -66,7 +66,7 @@ def quantize_weights(weights: Weights, data: str | Path | None = None, num_image
             the convolutions in fp32.
     """
     from .onnx_files import int8_path
-    from .quantize import Quantizer  # needs onnx, which machines that only run models do not have
+    from .quantization import Quantizer  # needs onnx, which machines that only run models do not have
     if num_images < 1:
         raise ValueError(f'num_images is {num_images}; give at least 1')
     frames, checks = split_frames(load_frames(data, num_images + NUM_CHECKS))

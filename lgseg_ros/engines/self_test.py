@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..utils.paths import cache_folder
 from ..vocabulary.vocabulary import Vocabulary
 from .cache_key import cache_key
-from .frames import Frame, Mask, to_network, to_output
+from .preprocessing import Frame, Mask, to_network, to_output
 from .gpu import EngineError
 from .self_test_data import (
     GoldenData,
@@ -72,7 +72,7 @@ class SelfTest:
         skipped: why the engine, or one of its sizes, was not tested; '' where all were.
     """
 
-    def __init__(self, weights: Weights, engine: str, precision: str, threads: int = 0) -> None:
+    def __init__(self, weights: Weights, engine: str, precision: str, num_threads: int = 0) -> None:
         """Read the golden data.
 
         Args:
@@ -84,7 +84,7 @@ class SelfTest:
         Raises:
             WeightsError: the self-test's file is damaged or was made for other weights.
         """
-        self._weights, self._threads = weights, threads
+        self._weights, self._threads = weights, num_threads
         self._label = f'{engine} in {precision}'
         self._precision = precision
         self._golden = read_golden(weights)
@@ -110,7 +110,7 @@ class SelfTest:
         skipped = f'not tested: {self.skipped}' if self.skipped else ''
         return '; '.join(filter(None, (tested, skipped))) or 'not tested yet'
 
-    def check(self, size: Size, run: Run, max_rows: int | None = None) -> bool:
+    def check(self, size: Size, run: Run, max_phrases: int | None = None) -> bool:
         """Run the golden image at a network size and judge the masks.
 
         Args:
@@ -126,10 +126,10 @@ class SelfTest:
         """
         if self._golden is None:
             return False
-        return self._judge(size, self._expected(size), self._golden.image_at(size), run, max_rows)
+        return self._judge(size, self._expected(size), self._golden.image_at(size), run, max_phrases)
 
     def check_frames(self, frame_size: Size, grey: bool, size: Size, output_size: Size, run: Run,
-                     max_rows: int | None = None) -> bool:
+                     max_phrases: int | None = None) -> bool:
         """As `check`, for a graph that resizes within: from frames of `frame_size` to masks of `output_size`.
 
         Args:
@@ -148,13 +148,13 @@ class SelfTest:
         plain = frame_size == size and not grey
         expected = self._expected(size) if plain else self._compute(size, to_network(Frame(image, 'rgb'), size))
         masks = tuple(to_output(*mask, output_size) for mask in expected)
-        return self._judge(size, masks, image, run, max_rows)
+        return self._judge(size, masks, image, run, max_phrases)
 
     def _judge(self, size: Size, expected: tuple[Mask, ...], image: npt.NDArray[np.uint8], run: Run,
-               max_rows: int | None) -> bool:
+               max_phrases: int | None) -> bool:
         assert self._golden is not None
         pairs = [(mask, vocabulary) for mask, vocabulary in zip(expected, self._golden.vocabularies, strict=False)
-                 if max_rows is None or len(vocabulary.rows) <= max_rows]
+                 if max_phrases is None or len(vocabulary.text_embeddings) <= max_phrases]
         if not pairs:
             return False
         least, most = limits(self._precision, size)
@@ -210,7 +210,7 @@ def compare(mask: Mask, expected: Mask) -> tuple[float, float]:
 
 
 def expected_of_onnxruntime(weights: Weights, golden: GoldenData, size: Size, image: npt.NDArray[np.uint8],
-                            threads: int) -> tuple[Mask, ...]:
+                            num_threads: int) -> tuple[Mask, ...]:
     """What to expect at a size of which nothing is stored: ONNX Runtime's masks in fp32.
 
     ONNX Runtime passes the stored self-test first.  The masks are kept in the user's cache.
@@ -233,8 +233,8 @@ def expected_of_onnxruntime(weights: Weights, golden: GoldenData, size: Size, im
             return masks
     except (WeightsError, ValueError):   # not there, or damaged: computed again in its place
         pass
-    from .onnxruntime import OnnxRuntimeEngine
-    engine = OnnxRuntimeEngine(weights, threads, precision='fp32')
+    from .onnxruntime_engine import OnnxRuntimeEngine
+    engine = OnnxRuntimeEngine(weights, num_threads, precision='fp32')
     masks = tuple(engine.infer(image[None], vocabulary)[0] for vocabulary in golden.vocabularies_at(size))
     with suppress(OSError):   # a cache that cannot be written costs time and nothing else
         write_tensors(path, mask_tensors(size, list(masks)), {'weights_sha256': weights.sha256})

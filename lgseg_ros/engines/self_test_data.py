@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..utils.atomic_write import atomic_write
 from ..vocabulary.vocabulary import Vocabulary
-from .frames import Mask
+from .preprocessing import Mask
 from .weights import Weights, WeightsError
 
 FORMAT = 'lgseg-self-test-1'
@@ -101,9 +101,9 @@ def _read_golden(path: Path, weights_path: Path, sha256: str, stamp: tuple[int, 
 
 def make_vocabulary(text_embeddings: npt.ArrayLike, class_ids: npt.ArrayLike) -> Vocabulary:
     """A `Vocabulary` of text embeddings [K, D] and class ids [K], without names and with threshold 0."""
-    row_ids = np.asarray(class_ids, np.int64)
-    return Vocabulary(version=0, specs=(), ids=tuple(dict.fromkeys(row_ids.tolist())),
-                      rows=np.asarray(text_embeddings, np.float32), row_ids=row_ids, threshold=0.0, preset='')
+    class_ids = np.asarray(class_ids, np.int64)
+    return Vocabulary(version=0, specs=(), ids=tuple(dict.fromkeys(class_ids.tolist())),
+                      text_embeddings=np.asarray(text_embeddings, np.float32), class_ids=class_ids, confidence_threshold=0.0, preset='')
 
 
 def mask_tensors(size: Size, masks: 'list[Mask]') -> Tensors:

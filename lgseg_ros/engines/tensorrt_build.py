@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from ..vocabulary.classes import MAX_PHRASES
 from .engine_cache import DamagedEngine, engine_folder, load_or_build, read_header
-from .frames import SMALLEST, STEP, network_size
+from .preprocessing import SMALLEST, STEP, network_size
 from .gpu import EngineError
 from .tensorrt_network import find_network, make_network
 
 WIDEST = 2.4            # aspect ratio of the pictures that an engine takes as they are: 1 to this
-USUAL_ROWS = 16         # for which kernels are chosen
+USUAL_PHRASES = 16         # for which kernels are chosen
 MAX_BATCH = 4
 WORKSPACE = 1 << 30     # bytes; more is seldom used, and a Jetson shares its memory with everything else
 
@@ -73,7 +73,7 @@ def profile_shapes(pixels, shapes, weights):
     height, width = network_size(*shapes.size, pixels)
     largest = max(steps(pixels ** 0.5), height), max(steps((WIDEST * pixels) ** 0.5), width)
     dim = len(weights.projection[1])
-    rows = tuple((count, dim) for count in (1, USUAL_ROWS, MAX_PHRASES))
+    rows = tuple((count, dim) for count in (1, USUAL_PHRASES, MAX_PHRASES))
     return {'frames': ((1, SMALLEST, SMALLEST, 3), (1, height, width, 3), (shapes.max_batch, *largest, 3)),
             'rows': rows, 'row_ids': tuple((count,) for count, _ in rows)}
 

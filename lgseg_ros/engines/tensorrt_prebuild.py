@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from .engine_cache import engine_folder, why_not
-from .frames import DEFAULT_PIXELS, SMALLEST
+from .preprocessing import DEFAULT_PIXELS, SMALLEST
 from .gpu import EngineError
-from .tensorrt import TensorRTEngine, identify
+from .tensorrt_engine import TensorRTEngine, identify
 from .tensorrt_build import Shapes, built_shapes, load_tensorrt_engine
 from .weights import Weights
 
@@ -35,7 +35,7 @@ class PrebuiltEngine:
     identity: Mapping[str, Any]
 
 
-def prebuild_engine(weights: Weights, precision: str = 'fp16', network_pixels: int = DEFAULT_PIXELS,
+def prebuild_engine(weights: Weights, precision: str = 'fp16', max_inference_pixels: int = DEFAULT_PIXELS,
                     size: tuple[int, int] | None = None, max_batch: int | None = None, force: bool = False,
                     progress: Callable[[str, int, int], object] | None = None) -> PrebuiltEngine:
     """Build an engine for this machine's GPU, which takes minutes, unless a suitable one is in the cache.
@@ -43,7 +43,7 @@ def prebuild_engine(weights: Weights, precision: str = 'fp16', network_pixels: i
     Args:
         weights: the trained weights.
         precision: 'fp16' or 'fp32'.
-        network_pixels: pixels of the image that the network sees.
+        max_inference_pixels: pixels of the image that the network sees.
         size: (width, height) of the camera's images, which the engine is tuned for; other sizes run too. None: that of
             the engine in the cache, else 640x480.
         max_batch: most images at once, 1 to 64. None: that of the engine in the cache, else 4.
@@ -57,11 +57,11 @@ def prebuild_engine(weights: Weights, precision: str = 'fp16', network_pixels: i
         ValueError: a number is out of range.
         EngineError: TensorRT cannot build here.
     """
-    check_numbers(network_pixels, max_batch)
+    check_numbers(max_inference_pixels, max_batch)
     reason = TensorRTEngine.unavailable(precision)
     if reason:
         raise EngineError(f'cannot build here: {reason}')
-    identity = identify(weights, network_pixels, precision)
+    identity = identify(weights, max_inference_pixels, precision)
     path, built = engine_folder() / identity.file_name, built_shapes(identity)
     shapes = Shapes(size[::-1] if size else built.size, max_batch or built.max_batch)
     build = force or shapes != built
@@ -70,9 +70,9 @@ def prebuild_engine(weights: Weights, precision: str = 'fp16', network_pixels: i
     return PrebuiltEngine(path, len(stored.engine), existed, stored.notes, stored.identity)
 
 
-def check_numbers(network_pixels: int, max_batch: int | None) -> None:
+def check_numbers(max_inference_pixels: int, max_batch: int | None) -> None:
     """Raise ValueError for a number that is out of range; it names the argument."""
-    if network_pixels < SMALLEST ** 2:
-        raise ValueError(f'network_pixels is {network_pixels}; give at least {SMALLEST ** 2}')
+    if max_inference_pixels < SMALLEST ** 2:
+        raise ValueError(f'max_inference_pixels is {max_inference_pixels}; give at least {SMALLEST ** 2}')
     if max_batch is not None and not 1 <= max_batch <= MAX_BATCH_LIMIT:
         raise ValueError(f'max_batch is {max_batch}; give 1 to {MAX_BATCH_LIMIT}')

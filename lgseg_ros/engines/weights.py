@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..utils.paths import find_share
-from ..vocabulary.text_embeddings import TextBank
+from ..vocabulary.text_embeddings import TextEmbeddings
 from ..vocabulary.classes import ClassSpec, parse_class
 
 DEFAULT_WEIGHTS = 'lgseg_lite0'
@@ -30,9 +30,9 @@ class Weights:
 
     path: Path
     card: dict
-    bank: TextBank          # projected rows [N, row_dim] by phrase
+    text_embeddings: TextEmbeddings          # projected rows [N, embed_dim] by phrase
     sha256: str
-    projection: tuple       # (matrix [row_dim, text_dim], bias [row_dim])
+    projection: tuple       # (matrix [embed_dim, text_dim], bias [embed_dim])
 
     @property
     def onnx_path(self):
@@ -51,7 +51,7 @@ class Weights:
         return [str(ClassSpec(name, tuple(words), name in given)) for name, words in phrases.items()]
 
     def project(self, embeddings):
-        """Unit text embeddings [K, text_dim] of the card's text encoder -> text rows [K, row_dim]."""
+        """Unit text embeddings [K, text_dim] of the card's text encoder -> text rows [K, embed_dim]."""
         matrix, bias = self.projection
         rows = np.asarray(embeddings, np.float32) @ matrix.T + bias
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -93,13 +93,13 @@ def load_weights(spec=DEFAULT_WEIGHTS):
             metadata = file.metadata() or {}
             rows, matrix, bias = (file.get_tensor(name).astype(np.float32)
                                   for name in ('text.rows', 'project.weight', 'project.bias'))
-        bank = TextBank(_of_kind(list, json.loads(metadata['bank_names'])), rows)
+        text_embeddings = TextEmbeddings(_of_kind(list, json.loads(metadata['bank_names'])), rows)
         card = _of_kind(dict, json.loads(path.with_suffix('.json').read_text()))
     except FileNotFoundError as error:
         raise WeightsError(f'{error.filename} is missing beside {path}; copy the whole set of files') from error
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise WeightsError(f'weights file {path} is damaged or not of lgseg ({error}); copy it again') from error
-    return Weights(path, card, bank, file_sha256(path), (matrix, bias))
+    return Weights(path, card, text_embeddings, file_sha256(path), (matrix, bias))
 
 
 def _of_kind(kind, value):

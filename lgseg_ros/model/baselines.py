@@ -19,7 +19,7 @@ from .network import (
     NetworkOutput,
     Pyramid,
     SegmentationNetwork,
-    batched_rows,
+    batched_embeddings,
     cosine_logits,
 )
 from .upsampling import UpsampleHead
@@ -31,7 +31,7 @@ class FrozenTextNetwork(BaseNetwork):
     def __init__(self, config: NetworkConfig, pretrained: str | None) -> None:
         """Build the shared parts; arguments as `SegmentationNetwork`."""
         super().__init__()
-        self.config = replace(config, row_dim=config.text_dim)
+        self.config = replace(config, embed_dim=config.text_dim)
         self.backbone = create_backbone(config.backbone, pretrained)
         self.channels = feature_channels(self.backbone)
         self.to_text = nn.Conv2d(config.pixel_dim, config.text_dim, 1)
@@ -51,14 +51,14 @@ class LSegNetwork(FrozenTextNetwork):
         self.pyramid = Pyramid(self.channels, config.pyramid_dim, config.pixel_dim)
         self.deep_to_text = nn.Conv2d(config.pyramid_dim, config.text_dim, 1)
 
-    def forward(self, images: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
+    def forward(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
         """Segment as `SegmentationNetwork.forward`; the width of `rows` is text_dim."""
-        rows, bias = batched_rows(images, rows, mask)
+        embeddings, bias = batched_embeddings(images, embeddings, mask)
         features = self.backbone(images)
         deep = self.pyramid.deep(features)
         embedded = self.pyramid.shallow(features, deep)
-        logits = cosine_logits(self.to_text(embedded), rows, self.config.tau) + bias[..., None, None]
-        auxiliary = cosine_logits(self.deep_to_text(deep), rows, self.config.tau) if self.training else None
+        logits = cosine_logits(self.to_text(embedded), embeddings, self.config.tau) + bias[..., None, None]
+        auxiliary = cosine_logits(self.deep_to_text(deep), embeddings, self.config.tau) if self.training else None
         return NetworkOutput(logits, auxiliary, self.upsample(images, embedded) if self.upsample is not None else None)
 
 
@@ -94,12 +94,12 @@ class DecoderLayer(nn.Module):
             nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, rows: torch.Tensor, memory: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, memory: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Update the text embeddings `rows` [B, K, D] by memory [B, N, D]; bias [B, K] is of `padding_bias`."""
-        normed = self.norm1(rows)
-        rows = rows + self.dropout(self.own(normed, normed, bias))
-        rows = rows + self.dropout(self.cross(self.norm2(rows), memory))
-        updated: torch.Tensor = rows + self.dropout(self.feed_forward(rows))
+        normed = self.norm1(embeddings)
+        embeddings = embeddings + self.dropout(self.own(normed, normed, bias))
+        embeddings = embeddings + self.dropout(self.cross(self.norm2(embeddings), memory))
+        updated: torch.Tensor = embeddings + self.dropout(self.feed_forward(embeddings))
         return updated
 
 
@@ -121,12 +121,12 @@ class ContextDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(layers))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
-    def forward(self, rows: torch.Tensor, context: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, context: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Text embeddings `rows` [B, K, D], context [B, N, D] and bias [B, K] of `padding_bias` -> [B, K, D]."""
-        memory, rows = self.memory(context), self.query(rows)
+        memory, embeddings = self.memory(context), self.query(embeddings)
         for layer in self.layers:
-            rows = layer(rows, memory, bias)
-        update: torch.Tensor = self.out(rows)
+            embeddings = layer(embeddings, memory, bias)
+        update: torch.Tensor = self.out(embeddings)
         return update
 
 
@@ -148,19 +148,19 @@ class DenseCLIPNetwork(FrozenTextNetwork):
         self.gamma = nn.Parameter(torch.full((config.text_dim,), 1e-4))
         self.pyramid = Pyramid((*shallower, deepest + config.text_dim), config.pyramid_dim, config.pixel_dim)
 
-    def forward(self, images: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
+    def forward(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
         """Segment as `SegmentationNetwork.forward`; the width of `rows` is text_dim."""
-        rows, bias = batched_rows(images, rows, mask)
+        embeddings, bias = batched_embeddings(images, embeddings, mask)
         *shallower, deepest = self.backbone(images)
         visual = self.visual(deepest)
         mean = visual.mean(dim=(2, 3))[:, None]
         context = torch.cat([mean, visual.flatten(2).transpose(1, 2)], dim=1)
-        refined = rows + self.gamma * self.context(rows, context, bias)
+        refined = embeddings + self.gamma * self.context(embeddings, context, bias)
         score_map = cosine_logits(visual, refined, self.config.tau) + bias[..., None, None]
         probability = torch.softmax(score_map.flatten(2), dim=1)
         # Elements of about 1, as the features beside them have.
         expected = (F.normalize(refined, dim=2).transpose(1, 2) @ probability).reshape(visual.shape) \
-            * rows.shape[2] ** 0.5
+            * embeddings.shape[2] ** 0.5
         features = (*shallower, torch.cat([deepest, expected], dim=1))
         embedded = self.pyramid.shallow(features, self.pyramid.deep(features))
         logits = cosine_logits(self.to_text(embedded), refined, self.config.tau) + bias[..., None, None]

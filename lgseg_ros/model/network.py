@@ -24,7 +24,7 @@ class NetworkConfig:
 
     backbone: str = 'tf_efficientnet_lite0'   # name of a timm model
     text_dim: int = 512        # width of the text encoder's embeddings (CLIP ViT-B/16: 512)
-    row_dim: int = 128         # width of the projected text embeddings and of the tokens, a multiple of 4
+    embed_dim: int = 128         # width of the projected text embeddings and of the tokens, a multiple of 4
     pyramid_dim: int = 128     # channels at strides 16 and 8, where the fusion blocks are; even
     pixel_dim: int = 96        # channels of the pixel embeddings at stride 4
     blocks: int = 2            # number of fusion blocks
@@ -58,11 +58,11 @@ class BaseNetwork(nn.Module, ABC):
             embeddings: of the text encoder, float [..., K, text_dim], unit length.
 
         Returns:
-            Float [..., K, row_dim], unit length.
+            Float [..., K, embed_dim], unit length.
         """
 
     if TYPE_CHECKING:
-        def __call__(self, images: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
+        def __call__(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
             """Segment; see `SegmentationNetwork.forward`."""
 
     def describe(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Pyramid(nn.Module):
         return embeddings
 
 
-def cosine_logits(pixels: torch.Tensor, rows: torch.Tensor, tau: float) -> torch.Tensor:
+def cosine_logits(pixels: torch.Tensor, embeddings: torch.Tensor, tau: float) -> torch.Tensor:
     """Cosine of every pixel embedding with every text embedding, over the temperature.
 
     Args:
@@ -140,16 +140,16 @@ def cosine_logits(pixels: torch.Tensor, rows: torch.Tensor, tau: float) -> torch
     batch, _, height, width = pixels.shape
     if pixels.dtype == torch.bfloat16:  # its 8 bits would round the logits to steps of 1/16
         with torch.autocast(pixels.device.type, enabled=False):
-            return cosine_logits(pixels.float(), rows.float(), tau)
+            return cosine_logits(pixels.float(), embeddings.float(), tau)
     pixels = pixels.flatten(2)
     # In ONNX Runtime a product with ones is several times as fast as a sum over channels.
     squares = torch.ones_like(pixels[:, :, :1]).transpose(1, 2) @ pixels.square()
     # Temperature and length are applied where there are fewer numbers than in the pixels.
-    logits = F.normalize(rows, dim=2) / tau @ pixels * squares.clamp(min=1e-12).rsqrt()
+    logits = F.normalize(embeddings, dim=2) / tau @ pixels * squares.clamp(min=1e-12).rsqrt()
     return logits.reshape(batch, -1, height, width)
 
 
-def batched_rows(images: torch.Tensor, rows: torch.Tensor,
+def batched_embeddings(images: torch.Tensor, embeddings: torch.Tensor,
                  mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Give every image of a batch its text embeddings.
 
@@ -161,9 +161,9 @@ def batched_rows(images: torch.Tensor, rows: torch.Tensor,
     Returns:
         Text embeddings [B, K, D], and the attention bias [B, K] that turns padded ones off.
     """
-    if rows.dim() == 2:
-        rows = rows.expand(images.shape[0], -1, -1)
-    return rows, torch.zeros_like(rows[..., 0]) if mask is None else padding_bias(mask, rows)
+    if embeddings.dim() == 2:
+        embeddings = embeddings.expand(images.shape[0], -1, -1)
+    return embeddings, torch.zeros_like(embeddings[..., 0]) if mask is None else padding_bias(mask, embeddings)
 
 
 class SegmentationNetwork(BaseNetwork):
@@ -187,38 +187,38 @@ class SegmentationNetwork(BaseNetwork):
         self.config = config
         self.backbone = create_backbone(config.backbone, pretrained)
         self.pyramid = Pyramid(feature_channels(self.backbone), config.pyramid_dim, config.pixel_dim)
-        self.project = nn.Linear(config.text_dim, config.row_dim)
+        self.project = nn.Linear(config.text_dim, config.embed_dim)
         self.fusion = nn.ModuleList(
-            FusionBlock(config.pyramid_dim, config.row_dim, config.image_to_text, config.text_to_image)
+            FusionBlock(config.pyramid_dim, config.embed_dim, config.image_to_text, config.text_to_image)
             for _ in range(config.blocks))
         # Residual text update t + gamma * delta (DenseCLIP starts gamma at 1e-4).
-        self.gamma = nn.Parameter(torch.full((config.row_dim,), 1e-4))
-        self.to_pixel = nn.Linear(config.row_dim, config.pixel_dim)
-        self.to_deep = nn.Linear(config.row_dim, config.pyramid_dim)
+        self.gamma = nn.Parameter(torch.full((config.embed_dim,), 1e-4))
+        self.to_pixel = nn.Linear(config.embed_dim, config.pixel_dim)
+        self.to_deep = nn.Linear(config.embed_dim, config.pyramid_dim)
         self.upsample = UpsampleHead(config.pixel_dim, config.upsample_dim) if config.upsample_dim else None
 
     def project_text(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Project text embeddings [..., K, text_dim] to unit vectors [..., K, row_dim]; see `BaseNetwork`."""
+        """Project text embeddings [..., K, text_dim] to unit vectors [..., K, embed_dim]; see `BaseNetwork`."""
         return F.normalize(self.project(embeddings), dim=-1)
 
-    def forward(self, images: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
+    def forward(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
         """Segment images.
 
         Args:
             images: float [B, 3, H, W], RGB, normalised to [-1, 1], H and W multiples of 8.
-            rows: text embeddings from `project_text`, float [K, row_dim] or [B, K, row_dim]; K from 1 on.
+            rows: text embeddings from `project_text`, float [K, embed_dim] or [B, K, embed_dim]; K from 1 on.
             mask: bool [B, K], False for padded text embeddings; None when all are real.
 
         Returns:
             The maps of `NetworkOutput`; logits of padded text embeddings are about `fusion.MASKED`.
         """
-        rows, bias = batched_rows(images, rows, mask)
+        embeddings, bias = batched_embeddings(images, embeddings, mask)
         features = self.backbone(images)
         deep = self.pyramid.deep(features)
-        tokens = rows
+        tokens = embeddings
         for block in self.fusion:
             deep, tokens = block(deep, tokens, bias)
-        refined = rows + self.gamma * tokens
+        refined = embeddings + self.gamma * tokens
         pixels = self.pyramid.shallow(features, deep)
         logits = cosine_logits(pixels, self.to_pixel(refined), self.config.tau)
         auxiliary = cosine_logits(deep, self.to_deep(refined), self.config.tau) if self.training else None

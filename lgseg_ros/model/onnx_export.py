@@ -4,7 +4,7 @@ Text embeddings, their class ids and the confidence threshold are inputs, so a c
 file nor a new engine::
 
     inputs:   frames      uint8    [batch, height, width, 3], RGB, height and width multiples of 8
-              rows        float32  [rows, row_dim], text embeddings of `project_text`
+              rows        float32  [rows, embed_dim], text embeddings of `project_text`
               row_ids     int64    [rows], class id of each text embedding, 0..254
               threshold   float32  scalar, 0..1
     outputs:  ids         uint8    [batch, height, width]
@@ -43,22 +43,22 @@ class ExportWrapper(nn.Module):
         self.model = model
         self.every_cell = every_cell
 
-    def forward(self, frames: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor,
-                threshold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, frames: torch.Tensor, embeddings: torch.Tensor, class_ids: torch.Tensor,
+                confidence_threshold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Segment frames.
 
         Args:
             frames: uint8 [B, H, W, 3], RGB, H and W multiples of 8.
-            rows: text embeddings from `project_text`, float [K, row_dim].
+            rows: text embeddings from `project_text`, float [K, embed_dim].
             row_ids: int64 [K], class id of each text embedding, 0..254.
             threshold: scalar, 0..1.
 
         Returns:
             Ids and confidence, uint8 [B, H, W]; see `logits_to_mask`.
         """
-        images = frames.permute(0, 3, 1, 2).to(rows.dtype) / 127.5 - 1
-        found = self.model(images, rows)
-        return logits_to_mask(found.logits, row_ids, threshold, found.upsample_logits, self.every_cell)
+        images = frames.permute(0, 3, 1, 2).to(embeddings.dtype) / 127.5 - 1
+        found = self.model(images, embeddings)
+        return logits_to_mask(found.logits, class_ids, confidence_threshold, found.upsample_logits, self.every_cell)
 
 
 def export_onnx(model: BaseNetwork, path: str | Path, every_cell: bool = False, size: tuple[int, int] = (360, 480),
@@ -78,14 +78,14 @@ def export_onnx(model: BaseNetwork, path: str | Path, every_cell: bool = False, 
     """
     # eval() on the wrapper too: the exporter afterwards restores the mode it found there.
     wrapper = ExportWrapper(model.float().cpu(), every_cell).eval()
-    example = (torch.zeros(1, *size, 3, dtype=torch.uint8), torch.randn(5, model.config.row_dim),
+    example = (torch.zeros(1, *size, 3, dtype=torch.uint8), torch.randn(5, model.config.embed_dim),
                torch.arange(5), torch.tensor(0.0))
     with atomic_write(path) as partial, warnings.catch_warnings():
         # The tracer warns of every shape it reads; they stay dynamic, as the tests check.
         warnings.simplefilter('ignore')
         torch.onnx.export(wrapper, example, str(partial), input_names=INPUTS, output_names=OUTPUTS,
                           dynamic_axes=DYNAMIC_AXES, opset_version=OPSET, dynamo=False)
-        _add_metadata(partial, {**(metadata or {}), 'row_dim': str(model.config.row_dim)})
+        _add_metadata(partial, {**(metadata or {}), 'embed_dim': str(model.config.embed_dim)})
 
 
 def _add_metadata(path: Path, metadata: Mapping[str, object]) -> None:

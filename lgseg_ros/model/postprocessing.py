@@ -66,12 +66,12 @@ def find_cells(indices: torch.Tensor, shape: tuple[int, int]) -> Cells:
     height, width = shape
     positions = height * width
     image, y, x = indices[0], indices[1], indices[2]
-    (above, below), (y_near, y_far), rows = _cells_along(y, height)
+    (above, below), (y_near, y_far), embeddings = _cells_along(y, height)
     (left, right), (x_near, x_far), columns = _cells_along(x, width)
     corners = image * positions + torch.stack([above * width + left, above * width + right,
                                                below * width + left, below * width + right])
     subpixels = torch.stack([2 * y_near + x_near, 2 * y_near + x_far, 2 * y_far + x_near, 2 * y_far + x_far])
-    pixels = (rows[:, None] * (width * SCALE) + columns).flatten(0, 1) + image * (16 * positions)
+    pixels = (embeddings[:, None] * (width * SCALE) + columns).flatten(0, 1) + image * (16 * positions)
     return Cells(corners, pixels, 4 * corners + subpixels)
 
 
@@ -111,7 +111,7 @@ def mixed_cells(ids: torch.Tensor) -> torch.Tensor:
     return (ids[:, :-1, 1:] != first) | (ids[:, 1:, :-1] != first) | (ids[:, 1:, 1:] != first)
 
 
-def winners(logits: torch.Tensor, row_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def winners(logits: torch.Tensor, class_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Best text embedding, its class id and its class's probability at every position.
 
     Args:
@@ -123,9 +123,9 @@ def winners(logits: torch.Tensor, row_ids: torch.Tensor) -> tuple[torch.Tensor, 
         probabilities of the text embeddings of one class are summed.
     """
     best = logits.argmax(dim=1)
-    ids = row_ids[best]
+    ids = class_ids[best]
     exponentials = torch.exp(logits)
-    own = exponentials * (row_ids[None, :, None] == ids[:, None]).to(exponentials.dtype)
+    own = exponentials * (class_ids[None, :, None] == ids[:, None]).to(exponentials.dtype)
     # In ONNX Runtime a product with ones is faster than a sum over the text embeddings.
     ones = torch.ones_like(exponentials[:, :, :1]).transpose(1, 2)
     return best, ids, ((ones @ own) / (ones @ exponentials))[:, 0]
@@ -156,7 +156,7 @@ def _best_inside(values: list[torch.Tensor], best: torch.Tensor,
     return won, 1 / total
 
 
-def logits_to_mask(logits: torch.Tensor, row_ids: torch.Tensor, threshold: torch.Tensor,
+def logits_to_mask(logits: torch.Tensor, class_ids: torch.Tensor, confidence_threshold: torch.Tensor,
                    upsample_logits: torch.Tensor | None = None,
                    every_cell: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Class ids and confidence at 4 times the size of the logits.
@@ -174,7 +174,7 @@ def logits_to_mask(logits: torch.Tensor, row_ids: torch.Tensor, threshold: torch
     """
     batch, _, height, width = logits.shape
     shape = height, width
-    best, ids, probability = winners(logits.flatten(2), row_ids)
+    best, ids, probability = winners(logits.flatten(2), class_ids)
     ids, probability = ids.unflatten(1, shape), probability.unflatten(1, shape)
     labels = upsample_nearest(ids.to(torch.int32), height, width)
     mixed = mixed_cells(ids)
@@ -184,7 +184,7 @@ def logits_to_mask(logits: torch.Tensor, row_ids: torch.Tensor, threshold: torch
     corner_best = best.flatten()[cells.corners]
     values = interpolate_corners(corner_logits(logits, cells, corner_best),
                                  corner_weights(upsample_logits, cells, logits))
-    inside, confidence = _best_inside(values, corner_best, row_ids[corner_best].to(torch.int32))
+    inside, confidence = _best_inside(values, corner_best, class_ids[corner_best].to(torch.int32))
     # At most as confident as the context, the corners around the pixel.
     context = bilinear_weights(SCALE, logits.device).to(logits.dtype).flatten(0, 1)
     confidence = torch.minimum(confidence, context @ probability.flatten()[cells.corners])
@@ -198,7 +198,7 @@ def logits_to_mask(logits: torch.Tensor, row_ids: torch.Tensor, threshold: torch
         size = batch, height * SCALE, width * SCALE
         labels = scatter(labels, cells.pixels, inside).reshape(size)
         probability = scatter(probability, cells.pixels, confidence).reshape(size)
-    labels = torch.where(probability < threshold, torch.full_like(labels, UNLABELLED), labels)
+    labels = torch.where(probability < confidence_threshold, torch.full_like(labels, UNLABELLED), labels)
     return labels.to(torch.uint8), (probability * 255 + 0.5).to(torch.uint8)
 
 

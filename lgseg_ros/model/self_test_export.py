@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..demo.street import StreetCamera
-from ..engines.frames import Mask, network_size
+from ..engines.preprocessing import Mask, network_size
 from ..engines.self_test_data import (
     SMALL,
     GoldenData,
@@ -49,8 +49,8 @@ def write_self_test(model: SegmentationNetwork, weights: Weights) -> Path:
     golden = GoldenData(self_test_path(weights), '', image, vocabularies, {})
     tensors: Tensors = {'image': encode(image)}
     for n, vocabulary in enumerate(vocabularies):
-        tensors[f'text_embeddings.{n}'] = np.ascontiguousarray(vocabulary.rows, np.float32)
-        tensors[f'class_ids.{n}'] = vocabulary.row_ids
+        tensors[f'text_embeddings.{n}'] = np.ascontiguousarray(vocabulary.text_embeddings, np.float32)
+        tensors[f'class_ids.{n}'] = vocabulary.class_ids
     for size in (SMALL, *(network_size(*camera) for camera in CAMERAS)):
         masks = [segment(network, golden.image_at(size), vocabulary) for vocabulary in golden.vocabularies_at(size)]
         tensors.update(mask_tensors(size, masks))
@@ -61,8 +61,8 @@ def write_self_test(model: SegmentationNetwork, weights: Weights) -> Path:
 
 def choose_vocabularies(weights: Weights) -> tuple[Vocabulary, ...]:
     """Three: the classes of the training, six of them where one has several phrases, and twenty classes."""
-    parsed = [parse_class(text).phrases for text in weights.classes or weights.bank.names[:11]]
-    known = [tuple(phrase for phrase in phrases if phrase in weights.bank) for phrases in parsed]
+    parsed = [parse_class(text).phrases for text in weights.classes or weights.text_embeddings.names[:11]]
+    known = [tuple(phrase for phrase in phrases if phrase in weights.text_embeddings) for phrases in parsed]
     trained = [phrases for phrases in known if phrases][:MANY]
     six = sorted(trained, key=len, reverse=True)[:1] + [phrases for phrases in trained if len(phrases) == 1]
     if len(six[0]) == 1 and len(six) > 1:   # no class has several: two of them become one
@@ -76,21 +76,21 @@ def _add_distant(weights: Weights, trained: list[tuple[str, ...]], count: int) -
     Between names for the same thing fp32 itself hardly decides.
     """
     classes = list(trained)
-    chosen = [weights.bank.names.index(normalise(phrase)) for phrases in classes for phrase in phrases]
-    nearest = (weights.bank.vectors @ weights.bank.vectors[chosen].T).max(axis=1)
-    for _ in range(min(count - len(classes), len(weights.bank.names) - len(chosen))):
+    chosen = [weights.text_embeddings.names.index(normalise(phrase)) for phrases in classes for phrase in phrases]
+    nearest = (weights.text_embeddings.vectors @ weights.text_embeddings.vectors[chosen].T).max(axis=1)
+    for _ in range(min(count - len(classes), len(weights.text_embeddings.names) - len(chosen))):
         nearest[chosen] = np.inf
         chosen.append(int(nearest.argmin()))
-        classes.append((weights.bank.names[chosen[-1]],))
-        nearest = np.maximum(nearest, weights.bank.vectors @ weights.bank.vectors[chosen[-1]])
+        classes.append((weights.text_embeddings.names[chosen[-1]],))
+        nearest = np.maximum(nearest, weights.text_embeddings.vectors @ weights.text_embeddings.vectors[chosen[-1]])
     return classes
 
 
 def _vocabulary(weights: Weights, classes: list[tuple[str, ...]]) -> Vocabulary:
     """A vocabulary of classes, each a tuple of phrases.  No id is 0, which a library that does nothing would give."""
     phrases = [(phrase, 5 + 11 * n % 250) for n, group in enumerate(classes) for phrase in group][:MAX_PHRASES]
-    rows = weights.bank.rows([phrase for phrase, _ in phrases])
-    return make_vocabulary(np.asarray(rows, np.float32), np.array([i for _, i in phrases], np.int64))
+    embeddings = weights.text_embeddings.lookup([phrase for phrase, _ in phrases])
+    return make_vocabulary(np.asarray(embeddings, np.float32), np.array([i for _, i in phrases], np.int64))
 
 
 def choose_image(network: nn.Module, vocabularies: tuple[Vocabulary, ...]) -> npt.NDArray[np.uint8]:
@@ -117,6 +117,6 @@ def count_large(ids: npt.NDArray[np.uint8]) -> int:
 def segment(network: nn.Module, image: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
     """What the exported graph gives in torch for an RGB image [H, W, 3] of a network size."""
     with torch.no_grad():
-        outputs = network(torch.from_numpy(image[None]), torch.from_numpy(vocabulary.rows),
-                          torch.from_numpy(vocabulary.row_ids), torch.tensor(vocabulary.threshold))
+        outputs = network(torch.from_numpy(image[None]), torch.from_numpy(vocabulary.text_embeddings),
+                          torch.from_numpy(vocabulary.class_ids), torch.tensor(vocabulary.confidence_threshold))
     return Mask(*(output[0].numpy() for output in outputs))

@@ -17,7 +17,7 @@ COPY_AGAIN = 'copy the .safetensors and .json files again'
 
 
 class NamedEmbeddings(Protocol):
-    """Text embeddings by phrase, such as a `TextBank`."""
+    """Text embeddings by phrase, such as a `TextEmbeddings`."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -40,7 +40,7 @@ class StoredWeights(Protocol):
         """The model card beside it."""
 
 
-def save_weights(model: SegmentationNetwork, bank: NamedEmbeddings, path: str | Path, card: Mapping[str, Any]) -> None:
+def save_weights(model: SegmentationNetwork, text_embeddings: NamedEmbeddings, path: str | Path, card: Mapping[str, Any]) -> None:
     """Write PATH.safetensors (fp16, with the projected text embeddings) and PATH.json, both readable by every user.
 
     Args:
@@ -56,10 +56,10 @@ def save_weights(model: SegmentationNetwork, bank: NamedEmbeddings, path: str | 
     tensors = {name: value for name, value in model.float().cpu().state_dict().items()
                if not name.endswith('num_batches_tracked')}
     with torch.no_grad():
-        tensors['text.rows'] = model.project_text(torch.from_numpy(bank.vectors))
+        tensors['text.rows'] = model.project_text(torch.from_numpy(text_embeddings.vectors))
     tensors = {name: _half(value).contiguous() for name, value in tensors.items()}
     with atomic_write(f'{path}.safetensors') as partial:
-        save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(bank.names)})
+        save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(text_embeddings.names)})
         partial.chmod(0o644)  # safetensors writes 0600, which another user's node cannot read
     with atomic_write(f'{path}.json') as partial:
         partial.write_text(json.dumps({**card, 'model': model.describe()}, indent=2) + '\n')

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from ..engines.frames import Frame
+from ..engines.preprocessing import Frame
 from .image_conversions import ImageError, check_image_size
 
 JPEG_START = b'\xff\xd8'

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from ..engines.frames import Frame
+from ..engines.preprocessing import Frame
 
 VIEWED_ENCODINGS = {'bgr8': ('bgr', 3), 'rgb8': ('rgb', 3), 'bgra8': ('bgra', 4), 'rgba8': ('rgba', 4),
                     'mono8': ('mono', 1)}

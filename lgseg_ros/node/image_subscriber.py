@@ -44,7 +44,7 @@ class ImageSubscriber:
         """
         self.camera, self._node, self._settings, self._on_image = camera, node, settings, on_image
         self._unresolved = camera.input_topic('image')   # rclpy remaps what it is given, so it must not be remapped yet
-        if settings.transport == 'compressed':
+        if settings.image_transport == 'compressed':
             # The remapping of the plain topic holds for its compressed companion, as with image_transport.
             self._unresolved = f'{node.resolve_topic_name(self._unresolved)}/compressed'
         self.topic: str = node.resolve_topic_name(self._unresolved)
@@ -58,7 +58,7 @@ class ImageSubscriber:
 
     def subscribe(self) -> None:
         """Subscribe to images and camera info."""
-        kind = CompressedImage if self._settings.transport == 'compressed' else Image
+        kind = CompressedImage if self._settings.image_transport == 'compressed' else Image
         qos = latest_only_qos(self._settings.image_reliability)
         self._subscriptions = [
             self._node.create_subscription(

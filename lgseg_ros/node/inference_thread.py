@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from ..engines.frames import Frame, Mask
+from ..engines.preprocessing import Frame, Mask
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState
 from .compressed_images import compressed_size, frame_from_compressed
 from .image_conversions import ImageError, frame_from_image

@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 from vision_msgs.msg import LabelInfo, VisionClass
 
-from ..engines.frames import Frame, Mask
+from ..engines.preprocessing import Frame, Mask
 from ..media.overlay import draw_overlay
 from ..vocabulary.vocabulary import Vocabulary
 from .camera_info import camera_info_mismatch, scale_camera_info
@@ -112,7 +112,7 @@ class OutputPublisher:
         stamp = (header.stamp.sec, header.stamp.nanosec)
         if self._labelled and self._labelled[0] == vocabulary.version and stamp >= self._labelled[1]:
             return
-        message = LabelInfo(header=header, threshold=vocabulary.threshold)
+        message = LabelInfo(header=header, threshold=vocabulary.confidence_threshold)
         message.class_map = [VisionClass(class_id=class_id, class_name=name)
                              for class_id, name in zip(vocabulary.ids, vocabulary.names, strict=True)]
         self._label_info.publish(message)

@@ -14,7 +14,7 @@ from .parameters import Settings, declare_parameters, validate_settings
 from .vocabulary_services import VocabularyRequest, VocabularyServices, log_refusal, vocabulary_request
 
 NAMES = frozenset(entry.name for entry in fields(Settings))
-VOCABULARY_PARAMETERS = ('vocabulary', 'preset', 'threshold')
+VOCABULARY_PARAMETERS = ('vocabulary', 'preset', 'confidence_threshold')
 
 
 class ParameterSync:
@@ -52,7 +52,7 @@ class ParameterSync:
             request: what gave this vocabulary.
         """
         self._mirror({'vocabulary': list(request.classes) or [''], 'preset': request.preset,
-                      'threshold': request.threshold})
+                      'confidence_threshold': request.confidence_threshold})
 
     def _has_post_set_callbacks(self) -> bool:
         return hasattr(self._node, 'add_post_set_parameters_callback')   # since Iron
@@ -89,7 +89,7 @@ class ParameterSync:
         if vocabulary:
             self._node.get_logger().info(str(vocabulary))
         if changed:
-            self.mirror_vocabulary(request._replace(threshold=vocabulary.threshold) if vocabulary else request)
+            self.mirror_vocabulary(request._replace(confidence_threshold=vocabulary.confidence_threshold) if vocabulary else request)
 
     def _proposed(self, parameters: list[Parameter]) -> Settings:
         """Return the settings as they would be with these parameters."""

@@ -7,8 +7,8 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from ..engines.factory import ENGINE_NAMES, PRECISIONS
-from ..engines.frames import DEFAULT_PIXELS
+from ..engines.selection import ENGINE_NAMES, PRECISIONS
+from ..engines.preprocessing import DEFAULT_PIXELS
 from ..engines.weights import DEFAULT_WEIGHTS
 from ..vocabulary.presets import DEFAULT_PRESET
 from .bond import SHORTEST_PERIOD_S
@@ -45,7 +45,7 @@ class Settings:
     vocabulary: list[str] = parameter(   # noqa: RUF009 (a field of its own)
         [''], 'Classes to segment, each "name" or "name=phrase|phrase", at most 255 phrases in all, '
         'because masks are mono8; empty: those of the preset', changeable=True)
-    threshold: float = parameter(
+    confidence_threshold: float = parameter(
         0.0, 'Minimum confidence of a labelled pixel; pixels below it get id 255', 0.0, 1.0, changeable=True)
     weights: str = parameter(
         DEFAULT_WEIGHTS, 'Name of shipped weights, or path of a .safetensors file with its .json and .onnx')
@@ -55,8 +55,8 @@ class Settings:
     precision: str = parameter(
         'auto', 'Numeric precision of the network; auto: int8 on a CPU with 8-bit dot products where the file exists, '
         'fp16 with TensorRT or torch on a GPU, else fp32', choices=PRECISIONS)
-    threads: int = parameter(0, 'CPU threads of the engine; 0: all cores this process may use', 0, 256)
-    network_pixels: int = parameter(
+    num_threads: int = parameter(0, 'CPU threads of the engine; 0: all cores this process may use', 0, 256)
+    max_inference_pixels: int = parameter(
         DEFAULT_PIXELS, 'Maximum number of pixels at the network input, at the aspect ratio of the image; fewer is '
         'faster', 64 * 64, 2048 * 1024)
     output_size: str = parameter(
@@ -64,7 +64,7 @@ class Settings:
         choices=('input', 'network'))
     cameras: list[str] = parameter(   # noqa: RUF009
         [''], 'Names of several cameras: topics NAME/image in, ~/NAME/mask out; empty: one camera on image')
-    transport: str = parameter(
+    image_transport: str = parameter(
         'raw', 'Type of the images: raw (sensor_msgs/Image on image) or compressed (JPEG or PNG on image/compressed)',
         choices=('raw', 'compressed'))
     image_reliability: str = parameter(

@@ -6,7 +6,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
-from ..engines.factory import Choice
+from ..engines.selection import EngineSelection
 from ..engines.self_test import SelfTest
 from ..engines.weights import WeightsError, load_weights
 from ..pipeline import EngineOptions, SegmentationPipeline
@@ -50,7 +50,7 @@ class SegmentationNode(LifecycleNode):
         self._parameters_in_sync = ParameterSync(self)
         self.vocabulary = VocabularyServices(self, self._parameters_in_sync.mirror_vocabulary)
         self.cameras: list[OutputPublisher] = []
-        self.engine_selection: Choice | None = None
+        self.engine_selection: EngineSelection | None = None
         self.last_error = ''
         self._pipeline: SegmentationPipeline | None = None   # with an engine once configured
         self._inference: InferenceThread | None = None
@@ -96,11 +96,11 @@ class SegmentationNode(LifecycleNode):
         self._pipeline = SegmentationPipeline(load_weights(settings.weights), ids=self.vocabulary.class_ids,
                                               version=self.vocabulary.version, warn=self.get_logger().warning)
         vocabulary = self.vocabulary.load(self._pipeline, vocabulary_request(settings))
-        self._pipeline.load_engine(EngineOptions(settings.engine, settings.precision, settings.threads,
-                                                 settings.network_pixels), self._on_engine_selected)
+        self._pipeline.load_engine(EngineOptions(settings.engine, settings.precision, settings.num_threads,
+                                                 settings.max_inference_pixels), self._on_engine_selected)
         return vocabulary
 
-    def _on_engine_selected(self, selection: Choice) -> None:
+    def _on_engine_selected(self, selection: EngineSelection) -> None:
         self.engine_selection = selection
         if selection.self_test_failures:   # whatever runs instead: this machine gives wrong masks with that one
             self.get_logger().error(f'engine: {selection}')

@@ -29,12 +29,12 @@ class VocabularyRequest(NamedTuple):
 
     classes: Sequence[str]
     preset: str
-    threshold: float
+    confidence_threshold: float
 
 
 def vocabulary_request(settings: Settings) -> VocabularyRequest:
     """Return the vocabulary that the parameters ask for."""
-    return VocabularyRequest([text for text in settings.vocabulary if text], settings.preset, settings.threshold)
+    return VocabularyRequest([text for text in settings.vocabulary if text], settings.preset, settings.confidence_threshold)
 
 
 def log_refusal(logger: Logger, what: str, error: Exception) -> str:
@@ -157,7 +157,7 @@ class VocabularyServices:
     async def _on_set_vocabulary(self, message: SetVocabulary.Request,
                                  response: SetVocabulary.Response) -> SetVocabulary.Response:
         began = time.perf_counter()
-        request = VocabularyRequest(list(message.classes), message.preset, message.threshold)
+        request = VocabularyRequest(list(message.classes), message.preset, message.confidence_threshold)
         try:
             if embed := self._embedding_of(request):
                 await self._background.run(self._executor, embed)
@@ -169,7 +169,7 @@ class VocabularyServices:
             if self.current:
                 _fill_classes(response, self.current)
             return response
-        self._on_change(request._replace(threshold=vocabulary.threshold))
+        self._on_change(request._replace(confidence_threshold=vocabulary.confidence_threshold))
         milliseconds = (time.perf_counter() - began) * 1e3
         self._node.get_logger().info(f'{vocabulary} ({milliseconds:.1f} ms)')
         response.success = True
@@ -184,7 +184,7 @@ class VocabularyServices:
         if vocabulary is None:
             return response
         response.classes, response.preset = list(vocabulary.texts), vocabulary.preset
-        response.threshold = vocabulary.threshold
+        response.confidence_threshold = vocabulary.confidence_threshold
         _fill_classes(response, vocabulary)
         return response
 

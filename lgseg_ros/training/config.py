@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ..engines.frames import SMALLEST
+from ..engines.preprocessing import SMALLEST
 
 TEXT_PROJECTIONS = ('learned', 'pca', 'keep')
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import yaml
 from tqdm import tqdm
 
-from ..engines.frames import ALL_PIXELS, Frame, network_size, to_network
+from ..engines.preprocessing import ALL_PIXELS, Frame, network_size, to_network
 from ..vocabulary.classes import ClassSpec, parse_classes, shared_phrase_warning
 from .labels import IGNORE, UNLISTED, DatasetError, decode_label
 

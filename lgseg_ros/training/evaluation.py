@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..engines.frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
+from ..engines.preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
 from ..vocabulary.vocabulary import Vocabulary
 from .dataset import Dataset
 from .metrics import Metrics
@@ -53,8 +53,8 @@ def engine_predictor(engine: Engine, prompts: PromptBatch) -> Predictor:
         engine: an inference engine.
         prompts: of projected text embeddings, from the weights.
     """
-    vocabulary = Vocabulary(version=1, specs=(), ids=(), rows=prompts.vectors, row_ids=prompts.row_class,
-                            threshold=0.0, preset='')
+    vocabulary = Vocabulary(version=1, specs=(), ids=(), text_embeddings=prompts.vectors, class_ids=prompts.class_indices,
+                            confidence_threshold=0.0, preset='')
 
     def predict(image: npt.NDArray[np.uint8]) -> Prediction:
         mask = engine.run([Frame(image, 'rgb')], vocabulary)[0]
@@ -68,7 +68,7 @@ def to_input(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def torch_predictor(model: BaseNetwork, rows: torch.Tensor, row_class: npt.NDArray[np.int64],
+def torch_predictor(model: BaseNetwork, rows: torch.Tensor, class_indices: npt.NDArray[np.int64],
                     max_pixels: int = DEFAULT_PIXELS) -> Predictor:
     """Return a predictor that interpolates every class's logits to the network's image, then takes the best.
 
@@ -76,7 +76,7 @@ def torch_predictor(model: BaseNetwork, rows: torch.Tensor, row_class: npt.NDArr
 
     Args:
         model: a network; put in eval mode here.
-        rows: text embeddings [K, row_dim] from `project_text` or from weights, on the device of the model.
+        rows: text embeddings [K, embed_dim] from `project_text` or from weights, on the device of the model.
         row_class: ascending class index per text embedding, int64 [K], below 255.
         max_pixels: of the image that the network sees; images are shrunk and masks enlarged as by an engine.
     """
@@ -86,7 +86,7 @@ def torch_predictor(model: BaseNetwork, rows: torch.Tensor, row_class: npt.NDArr
     from ..model.upsampling import convex_upsample
     from .losses import class_logits
     model.eval()
-    classes = torch.from_numpy(row_class)
+    classes = torch.from_numpy(class_indices)
 
     @torch.no_grad()
     def predict(image: npt.NDArray[np.uint8]) -> Prediction:

@@ -19,7 +19,7 @@ class Loss(NamedTuple):
     parts: dict[str, torch.Tensor]
 
 
-def class_logits(logits: torch.Tensor, row_class: torch.Tensor) -> torch.Tensor:
+def class_logits(logits: torch.Tensor, class_indices: torch.Tensor) -> torch.Tensor:
     """Reduce the logits of text embeddings to those of classes: of several prompts of a class the best one wins.
 
     Args:
@@ -29,7 +29,7 @@ def class_logits(logits: torch.Tensor, row_class: torch.Tensor) -> torch.Tensor:
     Returns:
         [B, C, ...].
     """
-    counts = torch.bincount(row_class).tolist()
+    counts = torch.bincount(class_indices).tolist()
     if max(counts) == 1:
         return logits
     return torch.stack([part.amax(dim=1) for part in logits.split(counts, dim=1)], dim=1)
@@ -122,7 +122,7 @@ def background_loss(logits: torch.Tensor, labels: torch.Tensor, num_classes: int
     return -(log_share * ignored).sum() / ignored.sum().clamp(min=1)
 
 
-def segmentation_loss(output: NetworkOutput, labels: torch.Tensor, row_class: torch.Tensor, weights: torch.Tensor,
+def segmentation_loss(output: NetworkOutput, labels: torch.Tensor, class_indices: torch.Tensor, weights: torch.Tensor,
                       phase: tuple[int, int], background_weight: float = 0.0) -> Loss:
     """Cross entropy + 0.5 soft Jaccard + 0.4 auxiliary cross entropy on the deep map (DenseCLIP's weight).
 
@@ -137,7 +137,7 @@ def segmentation_loss(output: NetworkOutput, labels: torch.Tensor, row_class: to
     if output.auxiliary is None:
         raise ValueError('the output has no auxiliary logits; put the network in training mode')
     num_classes = len(weights)
-    fine, deep = (merge_negatives(class_logits(each, row_class), num_classes)
+    fine, deep = (merge_negatives(class_logits(each, class_indices), num_classes)
                   for each in (output.logits, output.auxiliary))
     logits, found = sample_grid(fine, labels, phase, upsample_logits=output.upsample_logits)
     target = _outside_as_ignored(found).long()

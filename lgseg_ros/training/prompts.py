@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..vocabulary.classes import MAX_PHRASES, ClassSpec, VocabularyError
 from ..vocabulary.relations import load_relations, negative_phrases, prompt_alternatives
-from ..vocabulary.text_embeddings import TextBank
+from ..vocabulary.text_embeddings import TextEmbeddings
 
 MAX_NEGATIVE_COSINE = 0.6   # to a class's phrases, after centring; only for phrases without an entry in synonyms.yaml
 OWN_PROMPTS, NO_NEGATIVES = 0.4, 0.2   # shares of the steps
@@ -28,7 +28,7 @@ class PromptBatch:
     """
 
     vectors: npt.NDArray[np.float32]
-    row_class: npt.NDArray[np.int64]
+    class_indices: npt.NDArray[np.int64]
 
 
 class PromptSampler:
@@ -40,7 +40,7 @@ class PromptSampler:
         negatives: the phrases that no labelled pixel can be called by.
     """
 
-    def __init__(self, specs: Sequence[ClassSpec], bank: TextBank, max_negatives: int = 100, augment: bool = True,
+    def __init__(self, specs: Sequence[ClassSpec], text_embeddings: TextEmbeddings, max_negatives: int = 100, augment: bool = True,
                  hidden: Sequence[ClassSpec] = (), labelled: Collection[str] = ()) -> None:
         """Look up what the relations of the classes allow.
 
@@ -56,10 +56,10 @@ class PromptSampler:
         Raises:
             VocabularyError: a phrase of a class has no text embedding.
         """
-        self.specs, self.bank, self.max_negatives, self.augment = tuple(specs), bank, max_negatives, augment
-        self.own = make_prompts(bank, [spec.phrases for spec in specs])
-        self.alternatives = prompt_alternatives(specs, bank.names)
-        self.negatives = _without_near(negative_phrases((*specs, *hidden), bank.names), specs, bank)
+        self.specs, self.text_embeddings, self.max_negatives, self.augment = tuple(specs), text_embeddings, max_negatives, augment
+        self.own = make_prompts(text_embeddings, [spec.phrases for spec in specs])
+        self.alternatives = prompt_alternatives(specs, text_embeddings.names)
+        self.negatives = _without_near(negative_phrases((*specs, *hidden), text_embeddings.names), specs, text_embeddings)
         self._labelled = [phrase for phrase in self.negatives if phrase in labelled]
         self._unlabelled = [phrase for phrase in self.negatives if phrase not in labelled]
 
@@ -73,8 +73,8 @@ class PromptSampler:
             lists = [(phrases[rng.integers(len(phrases))],) if phrases else spec.phrases
                      for spec, phrases in zip(self.specs, self.alternatives, strict=True)]
         if rng.random() < NO_NEGATIVES or not self.negatives:
-            return make_prompts(self.bank, lists)
-        return make_prompts(self.bank, lists, self._draw_negatives(rng))
+            return make_prompts(self.text_embeddings, lists)
+        return make_prompts(self.text_embeddings, lists, self._draw_negatives(rng))
 
     def _draw_negatives(self, rng: np.random.Generator) -> list[str]:
         """Phrases that are labels elsewhere, and a few that never are."""
@@ -86,39 +86,39 @@ class PromptSampler:
         return drawn + rng.choice(self._unlabelled, rest, replace=False).tolist()
 
 
-def _without_near(phrases: list[str], specs: Sequence[ClassSpec], bank: TextBank) -> list[str]:
+def _without_near(phrases: list[str], specs: Sequence[ClassSpec], text_embeddings: TextEmbeddings) -> list[str]:
     """The phrases less those that nothing is known of and whose text embedding is near one of a class."""
     known = load_relations().phrases
     unknown = [phrase for phrase in phrases if phrase not in known]
     if not unknown:
         return phrases
-    mean = bank.vectors.mean(axis=0)   # the embeddings lie in a narrow cone; their distances show once they are centred
+    mean = text_embeddings.vectors.mean(axis=0)   # the embeddings lie in a narrow cone; their distances show once they are centred
     candidates, own = (vectors - mean for vectors in
-                       (bank.rows(unknown), bank.rows([phrase for spec in specs for phrase in spec.phrases])))
+                       (text_embeddings.lookup(unknown), text_embeddings.lookup([phrase for spec in specs for phrase in spec.phrases])))
     lengths = (np.linalg.norm(vectors, axis=1).clip(1e-9) for vectors in (candidates, own))
     cosine = candidates @ own.T / np.outer(*lengths)
     near = {phrase for phrase, best in zip(unknown, cosine.max(axis=1), strict=True) if best >= MAX_NEGATIVE_COSINE}
     return [phrase for phrase in phrases if phrase not in near]
 
 
-def make_prompts(bank: TextBank, prompts: Sequence[Sequence[str]], negatives: Sequence[str] = ()) -> PromptBatch:
+def make_prompts(text_embeddings: TextEmbeddings, prompts: Sequence[Sequence[str]], negatives: Sequence[str] = ()) -> PromptBatch:
     """Look up the text embeddings of the given phrases per class, then of the negatives.
 
     Raises:
         VocabularyError: a phrase has no text embedding.
     """
-    row_class = [i for i, phrases in enumerate(prompts) for _ in phrases]
-    row_class += range(len(prompts), len(prompts) + len(negatives))
+    class_indices = [i for i, phrases in enumerate(prompts) for _ in phrases]
+    class_indices += range(len(prompts), len(prompts) + len(negatives))
     phrases = [phrase for part in prompts for phrase in part]
     try:
-        return PromptBatch(bank.rows([*phrases, *negatives]), np.array(row_class, np.int64))
+        return PromptBatch(text_embeddings.lookup([*phrases, *negatives]), np.array(class_indices, np.int64))
     except VocabularyError as error:
         raise VocabularyError(f'{error}; name the classes (dataset.yaml, `prompts`) by phrases that have text '
                               'embeddings, or embed these too: lgseg embed --from phrases.txt --out FILE.npz'
                               ) from error
 
 
-def evaluation_prompts(specs: Sequence[ClassSpec], bank: TextBank, renamed: Sequence[ClassSpec] = (),
+def evaluation_prompts(specs: Sequence[ClassSpec], text_embeddings: TextEmbeddings, renamed: Sequence[ClassSpec] = (),
                        num_negatives: int = 0, seed: int = 0) -> PromptBatch:
     """Make the prompts of an evaluation.
 
@@ -139,10 +139,10 @@ def evaluation_prompts(specs: Sequence[ClassSpec], bank: TextBank, renamed: Sequ
             raise VocabularyError(f'cannot rename {spec.name!r}: the data set has {", ".join(prompts)}')
         prompts[spec.name] = spec.phrases
     used = {phrase for phrases in prompts.values() for phrase in phrases}
-    negatives = [phrase for phrase in negative_phrases(specs, bank.names) if phrase not in used]
+    negatives = [phrase for phrase in negative_phrases(specs, text_embeddings.names) if phrase not in used]
     room = min(len(negatives), MAX_PHRASES - sum(map(len, prompts.values())))
     if not 0 <= num_negatives <= room:
         raise VocabularyError(f'num_negatives is {num_negatives}; give 0 to {room} ({len(negatives)} phrases are '
                               f'unrelated to the classes, and a vocabulary has at most {MAX_PHRASES} phrases)')
     drawn = np.random.default_rng(seed).choice(len(negatives), size=num_negatives, replace=False)
-    return make_prompts(bank, list(prompts.values()), [negatives[i] for i in drawn])
+    return make_prompts(text_embeddings, list(prompts.values()), [negatives[i] for i in drawn])

@@ -93,7 +93,7 @@ def load_run(folder: str | Path) -> Run:
     return Run(folder, model.eval(), config, epoch, read_log(folder, epoch), read_origin(folder))
 
 
-def read_bank(run: Run, file: str | Path | None = None) -> Embeddings:
+def read_text_embeddings(run: Run, file: str | Path | None = None) -> Embeddings:
     """Read the text embeddings that a run was trained with.
 
     Args:
@@ -107,26 +107,26 @@ def read_bank(run: Run, file: str | Path | None = None) -> Embeddings:
     file = file or used
     if not file:
         raise ValueError(f'{run.folder} does not name its text embeddings; give `bank`, an .npz file')
-    bank = read_embeddings(file)
-    expected, width = run.model.config.text_dim, bank.vectors.shape[1]
+    text_embeddings = read_embeddings(file)
+    expected, width = run.model.config.text_dim, text_embeddings.vectors.shape[1]
     if expected != width:
         raise ValueError(f'{file} holds text embeddings of width {width}, {run.folder} was trained with {expected}; '
                          'give a file of the same text encoder')
     if file != used and used and Path(used).is_file():
-        check_same_space(bank, read_embeddings(used), str(file), used)
-    return bank
+        check_same_space(text_embeddings, read_embeddings(used), str(file), used)
+    return text_embeddings
 
 
-def check_same_space(bank: Embeddings, other: Embeddings, file: str, used: str) -> None:
+def check_same_space(text_embeddings: Embeddings, other: Embeddings, file: str, used: str) -> None:
     """Check that text embeddings from `file` and from `used` are of one text encoder.
 
     Raises:
         ValueError: they are not.
     """
     vectors = dict(zip(other.names, other.vectors, strict=True))
-    shared = [i for i, name in enumerate(bank.names) if name in vectors]
-    cosine = float(np.median([bank.vectors[i] @ vectors[bank.names[i]] for i in shared])) if shared else 1.0
-    named = bank.space is None or other.space is None or bank.space.same_vectors(other.space)
+    shared = [i for i, name in enumerate(text_embeddings.names) if name in vectors]
+    cosine = float(np.median([text_embeddings.vectors[i] @ vectors[text_embeddings.names[i]] for i in shared])) if shared else 1.0
+    named = text_embeddings.space is None or other.space is None or text_embeddings.space.same_vectors(other.space)
     if not named or cosine < MIN_COSINE:
         raise ValueError(f'{file} is of another text encoder than {used}, which the run was trained with (median '
                          f'cosine {cosine:.3f} over {len(shared)} phrases of both); give a file of the same encoder '

@@ -1,7 +1,7 @@
 """The training loop: one or several data sets, one or several processes, resumable.
 
-lgseg train --data DIR --bank EMBEDDINGS.npz --out RUN
-torchrun --nproc-per-node 2 -m lgseg_ros.cli.main train --data DIR --bank EMBEDDINGS.npz --out RUN
+lgseg train --data DIR --text-embeddings EMBEDDINGS.npz --out RUN
+torchrun --nproc-per-node 2 -m lgseg_ros.cli.main train --data DIR --text-embeddings EMBEDDINGS.npz --out RUN
 """
 
 import copy
@@ -20,11 +20,11 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..engines.frames import ALL_PIXELS
+from ..engines.preprocessing import ALL_PIXELS
 from ..model.baselines import create_model
 from ..model.network import DEFAULT_CONFIG, BaseNetwork, NetworkConfig, NetworkOutput, SegmentationNetwork
 from ..vocabulary.relations import check_phrases_agree
-from ..vocabulary.text_embeddings import TextBank
+from ..vocabulary.text_embeddings import TextEmbeddings
 from .config import TrainConfig, validate_config
 from .data_loader import Batch, BatchLoader
 from .dataset import Dataset
@@ -69,7 +69,7 @@ class TrainStep(torch.nn.Module):
 class Trainer:
     """Model, optimiser, averaged network (EMA) and position of one run."""
 
-    def __init__(self, datasets: Sequence[Dataset], validation: Dataset | None, bank: TextBank, config: TrainConfig,
+    def __init__(self, datasets: Sequence[Dataset], validation: Dataset | None, text_embeddings: TextEmbeddings, config: TrainConfig,
                  model_config: NetworkConfig = DEFAULT_CONFIG, device: torch.device | str = 'cpu', num_workers: int = 1,
                  start: BaseNetwork | None = None) -> None:
         """Check everything and build what a run needs.
@@ -95,10 +95,10 @@ class Trainer:
         self.classes = [[spec.name for spec in dataset.specs] for dataset in datasets]
         check_phrases_agree([(str(d.root / 'dataset.yaml'), d.specs) for d in datasets])
         labelled = {phrase for d in datasets for spec in d.specs for phrase in spec.phrases}
-        samplers = [PromptSampler(d.specs, bank, config.num_negatives, config.prompt_augmentation, d.hidden, labelled)
+        samplers = [PromptSampler(d.specs, text_embeddings, config.num_negatives, config.prompt_augmentation, d.hidden, labelled)
                     for d in datasets]
         self.validation = validation
-        self._validation_prompts = (make_prompts(bank, [spec.phrases for spec in validation.specs])
+        self._validation_prompts = (make_prompts(text_embeddings, [spec.phrases for spec in validation.specs])
                                     if validation else None)
         self._class_weights = [balanced_weights(d.class_frequencies(), config.class_weight_power).to(self.device)
                                for d in datasets]
@@ -107,7 +107,7 @@ class Trainer:
         if start is not None:
             self.model.load_state_dict(start.state_dict())
         if config.text_projection != 'learned':
-            fix_text_projection(self.model, bank.vectors if config.text_projection == 'pca' else None)
+            fix_text_projection(self.model, text_embeddings.vectors if config.text_projection == 'pca' else None)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = self._optimizer()
@@ -165,8 +165,8 @@ class Trainer:
             tensor.to(self.device, non_blocking=True)
             for tensor in (batch.images, batch.labels, torch.from_numpy(batch.prompts.vectors)))
         output = self.step(to_input(images).contiguous(memory_format=torch.channels_last), embeddings)
-        row_class = torch.from_numpy(batch.prompts.row_class)
-        loss = segmentation_loss(output, labels, row_class, self._class_weights[batch.which], batch.phase,
+        class_indices = torch.from_numpy(batch.prompts.class_indices)
+        loss = segmentation_loss(output, labels, class_indices, self._class_weights[batch.which], batch.phase,
                                  self.config.background_loss_weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
@@ -200,7 +200,7 @@ class Trainer:
         assert prompts is not None
         with torch.no_grad():
             rows = self.ema.project_text(torch.from_numpy(prompts.vectors).to(self.device))
-        return torch_predictor(self.ema, rows, prompts.row_class, self.config.max_inference_pixels or ALL_PIXELS)
+        return torch_predictor(self.ema, rows, prompts.class_indices, self.config.max_inference_pixels or ALL_PIXELS)
 
     def sanity_check(self) -> None:
         """Predict one validation image, so that what would fail after the first epochs fails now."""
@@ -286,7 +286,7 @@ def fix_text_projection(model: BaseNetwork, embeddings: npt.NDArray[np.float32] 
     model.project.requires_grad_(False)
     if embeddings is None:
         return
-    width = model.config.row_dim
+    width = model.config.embed_dim
     if min(embeddings.shape) < width:
         raise ValueError(f'text_projection is pca, but {embeddings.shape[0]} text embeddings of {embeddings.shape[1]} '
                          f'numbers have no {width} principal components; give more phrases (lgseg embed)')

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .classes import VocabularyError
 from .embedding_file import Embeddings
-from .text_embeddings import TextBank
+from .text_embeddings import TextEmbeddings
 from .text_space import TextSpace, read_space
 
 NUM_PROBES = 8
@@ -31,7 +31,7 @@ class TextWeights(Protocol):
         """The model card."""
 
     @property
-    def bank(self) -> TextBank:
+    def text_embeddings(self) -> TextEmbeddings:
         """Projected text embeddings [N, embed_dim] of the names that the weights know."""
 
     @property
@@ -51,17 +51,17 @@ def space_of_weights(weights: TextWeights) -> TextSpace:
     space = read_space(weights.card.get('text_encoder'), weights.card.get('template'))
     if space is None:
         raise VocabularyError(f'the card of {weights.path.name} does not name its text encoder, so only the '
-                              f'{len(weights.bank)} phrases that it was exported with can be used')
+                              f'{len(weights.text_embeddings)} phrases that it was exported with can be used')
     return space
 
 
 def probe_names(weights: TextWeights) -> list[str]:
     """Return names that the weights know, evenly spaced over all of them, for `check_vectors`."""
-    names = weights.bank.names
+    names = weights.text_embeddings.names
     return [names[i] for i in np.unique(np.linspace(0, len(names) - 1, NUM_PROBES).astype(int))]
 
 
-def check_bank(weights: TextWeights, bank: Embeddings, file: str | Path) -> None:
+def check_text_embeddings(weights: TextWeights, text_embeddings: Embeddings, file: str | Path) -> None:
     """Check the content of an embedding file against weights.
 
     Args:
@@ -73,10 +73,10 @@ def check_bank(weights: TextWeights, bank: Embeddings, file: str | Path) -> None
         VocabularyError: it is of another text encoder.
     """
     space = read_space(weights.card.get('text_encoder'))
-    named = space is not None and bank.space is not None
-    if space is not None and bank.space is not None and not bank.space.same_vectors(space):
-        raise VocabularyError(f'{file} is of the text encoder {bank.space}, and the weights need {space}')
-    check_vectors(weights, bank.names, bank.vectors, str(file), named)
+    named = space is not None and text_embeddings.space is not None
+    if space is not None and text_embeddings.space is not None and not text_embeddings.space.same_vectors(space):
+        raise VocabularyError(f'{file} is of the text encoder {text_embeddings.space}, and the weights need {space}')
+    check_vectors(weights, text_embeddings.names, text_embeddings.vectors, str(file), named)
 
 
 def check_vectors(weights: TextWeights, names: Sequence[str], embeddings: npt.NDArray[np.float32], source: str,
@@ -99,14 +99,14 @@ def check_vectors(weights: TextWeights, names: Sequence[str], embeddings: npt.ND
     if embeddings.ndim != 2 or embeddings.shape[1] != width:
         raise VocabularyError(f'{source}: vectors of shape {embeddings.shape}, but {weights.path.name} takes {width} '
                               'numbers each: they come from another text encoder')
-    known = [i for i, name in enumerate(names) if name in weights.bank]
+    known = [i for i, name in enumerate(names) if name in weights.text_embeddings]
     if len(known) < 3 and named:
         return
     if len(known) < 3:
         raise VocabularyError(f'{source}: it holds neither the name of its text encoder nor three phrases that '
                               f'{weights.path.name} knows, so its text encoder is unknown; create it again with '
                               '"lgseg embed --out"')
-    rows = weights.bank.rows([names[i] for i in known])
+    rows = weights.text_embeddings.lookup([names[i] for i in known])
     # The median: single names may have been embedded in another spelling, a wrong encoder is wrong in all of them.
     cosine = float(np.median(np.sum(weights.project(embeddings[known]) * rows, axis=1)))
     if not cosine > MIN_COSINE:

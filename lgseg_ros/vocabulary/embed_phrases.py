@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .classes import VocabularyError, parse_class
 from .clip_checkpoint import add_model_config, checkpoint_tag, find_checkpoint, quickgelu_variant, user_checkpoint
-from .compatibility import TextWeights, check_bank, space_of_weights
+from .compatibility import TextWeights, check_text_embeddings, space_of_weights
 from .embedding_cache import MAX_ENTRIES
 from .embedding_file import Embeddings, read_embeddings
 from .encoder import ENSEMBLE, TextEncoder, load_encoder
@@ -184,7 +184,7 @@ def import_embeddings(weights: TextWeights, file: str | Path, warn: Callable[[st
         VocabularyError: the file cannot be read, or is of another text encoder.
     """
     embeddings = read_embeddings(file)
-    check_bank(weights, embeddings, file)
+    check_text_embeddings(weights, embeddings, file)
     return add_to_cache(weights, embeddings, warn)
 
 
@@ -196,14 +196,14 @@ def add_to_cache(weights: TextWeights, embeddings: Embeddings, warn: Callable[[s
         return None
     if not cache.add(embeddings.names, embeddings.vectors, embeddings.templates):
         return None
-    return CachedPhrases(cache.path, embeddings.names, [name for name in embeddings.names if name in weights.bank])
+    return CachedPhrases(cache.path, embeddings.names, [name for name in embeddings.names if name in weights.text_embeddings])
 
 
 def known_phrases(weights: TextWeights) -> KnownPhrases:
     """Return the phrases that can be used with weights on this machine."""
     source = TextSource(weights)
     cache = source.cache
-    return KnownPhrases(sorted(weights.bank.names), cache.path if cache else None, cache.templates if cache else {},
+    return KnownPhrases(sorted(weights.text_embeddings.names), cache.path if cache else None, cache.templates if cache else {},
                         source.space, source.encoder_unavailable())
 
 

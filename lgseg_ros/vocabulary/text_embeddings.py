@@ -15,7 +15,7 @@ HINTS_UNTIL, NAMES_UNTIL = 200, 320
 still holds the fix."""
 
 
-class TextBank:
+class TextEmbeddings:
     """Text embeddings by phrase.
 
     Attributes:
@@ -50,7 +50,7 @@ class TextBank:
         """Return the number of phrases."""
         return len(self.names)
 
-    def rows(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
+    def lookup(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
         """Look phrases up.
 
         Args:
@@ -89,7 +89,7 @@ def describe_unknown(unknown: Iterable[str], names: Sequence[str]) -> str:
     return text
 
 
-def load_npz_bank(path: str | Path) -> TextBank:
+def load_text_embeddings(path: str | Path) -> TextEmbeddings:
     """Read a file of text embeddings.
 
     Args:
@@ -102,4 +102,4 @@ def load_npz_bank(path: str | Path) -> TextBank:
         VocabularyError: the file is missing, damaged or something else.
     """
     stored = read_embeddings(path)
-    return TextBank(stored.names, stored.vectors)
+    return TextEmbeddings(stored.names, stored.vectors)

@@ -64,7 +64,7 @@ class TextSource:
         cached = self._cached(missing)
         return [phrase for phrase in missing if phrase not in cached]
 
-    def rows(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
+    def lookup(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return text embeddings; new phrases are embedded, which may take seconds.
 
         Args:
@@ -79,12 +79,12 @@ class TextSource:
         phrases = [normalise(phrase) for phrase in phrases]
         missing = self._not_in_weights(phrases)
         if not missing:
-            return self._weights.bank.rows(phrases)
+            return self._weights.text_embeddings.lookup(phrases)
         found = self._cached(missing)
         new = [phrase for phrase in missing if phrase not in found]
         if new:
             found.update(self.embed(new))
-        return np.stack([found[p] if p in found else self._weights.bank.rows([p])[0] for p in phrases])
+        return np.stack([found[p] if p in found else self._weights.text_embeddings.lookup([p])[0] for p in phrases])
 
     def embed(self, phrases: Sequence[str]) -> FoundEmbeddings:
         """Embed new phrases and add them to the cache.
@@ -114,7 +114,7 @@ class TextSource:
         return ''
 
     def _not_in_weights(self, phrases: Sequence[str]) -> list[str]:
-        return list(dict.fromkeys(phrase for phrase in map(normalise, phrases) if phrase not in self._weights.bank))
+        return list(dict.fromkeys(phrase for phrase in map(normalise, phrases) if phrase not in self._weights.text_embeddings))
 
     def _cached(self, phrases: Sequence[str]) -> FoundEmbeddings:
         with self._caching:
@@ -151,7 +151,7 @@ class TextSource:
 
     def _refusal(self, phrases: list[str], reason: str) -> str:
         with self._caching:
-            known = list(dict.fromkeys([*self._weights.bank.names, *(self.cache.templates if self.cache else ())]))
+            known = list(dict.fromkeys([*self._weights.text_embeddings.names, *(self.cache.templates if self.cache else ())]))
         quoted = ' '.join(_quote(phrase) for phrase in phrases)
         command = 'lgseg embed ' + (quoted if len(quoted) <= 100 else _quote(phrases[0]))
         return (f'{describe_unknown(phrases, known)}; {reason[:130]}; to add: {command} where CLIP is installed '

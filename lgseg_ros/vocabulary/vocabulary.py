@@ -22,7 +22,7 @@ class Vocabulary:
         version: counts up from 1 with every change.
         specs: the classes in the order asked for.
         ids: the id of each class, 0 to 254.
-        rows: text embeddings, float32 [K, embed_dim], unit length, one per phrase.
+        text_embeddings: float32 [K, embed_dim], unit length, one per phrase.
         row_ids: class id of each text embedding, int64 [K].
         threshold: minimum confidence of a labelled pixel, 0 to 1.
         preset: name of the preset, or ''.
@@ -31,9 +31,9 @@ class Vocabulary:
     version: int
     specs: tuple[ClassSpec, ...]
     ids: tuple[int, ...]
-    rows: npt.NDArray[np.float32]
-    row_ids: npt.NDArray[np.int64]
-    threshold: float
+    text_embeddings: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.int64]
+    confidence_threshold: float
     preset: str
 
     @property
@@ -53,14 +53,14 @@ class Vocabulary:
 
     def __str__(self) -> str:
         """Return one line for logs."""
-        least = f'; threshold {self.threshold:g}' if self.threshold else ''
+        least = f'; threshold {self.confidence_threshold:g}' if self.confidence_threshold else ''
         return f'vocabulary {self.version}: {", ".join(self.texts)[:300]}{least}'
 
 
 class EmbeddingLookup(Protocol):
-    """Where `VocabularyState` gets text embeddings from: a `TextSource` or a `TextBank`."""
+    """Where `VocabularyState` gets text embeddings from: a `TextSource` or a `TextEmbeddings`."""
 
-    def rows(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
+    def lookup(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return text embeddings float32 [len(phrases), embed_dim]; VocabularyError for unknown phrases."""
 
 
@@ -97,7 +97,7 @@ class VocabularyState:
         self.current: Vocabulary | None = None
 
     def validate(self, classes: Iterable[str], preset: str = '',
-                 threshold: float | None = None) -> tuple[ClassSpec, ...]:
+                 confidence_threshold: float | None = None) -> tuple[ClassSpec, ...]:
         """Check everything but the phrases' text embeddings. Fast; changes nothing.
 
         Args:
@@ -113,43 +113,43 @@ class VocabularyState:
             VocabularyError: names the value, the reason and the fix.
         """
         with self._lock:
-            return self._validate(classes, preset, threshold)[0]
+            return self._validate(classes, preset, confidence_threshold)[0]
 
-    def prepare(self, classes: Iterable[str], preset: str = '', threshold: float | None = None) -> Vocabulary:
+    def prepare(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> Vocabulary:
         """Build the next `Vocabulary`; changes nothing. Arguments and errors as `validate`.
 
         New phrases are embedded, which may take seconds. `TextSource.new_phrases` tells whether there are any.
         """
         with self._lock:
-            return self._prepare(classes, preset, threshold)[0]
+            return self._prepare(classes, preset, confidence_threshold)[0]
 
-    def replace(self, classes: Iterable[str], preset: str = '', threshold: float | None = None) -> Vocabulary:
+    def replace(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> Vocabulary:
         """`prepare` a vocabulary and make it the current one. After an error nothing has changed."""
         with self._lock:
-            vocabulary, ids = self._prepare(classes, preset, threshold)
+            vocabulary, ids = self._prepare(classes, preset, confidence_threshold)
             self._ids.update(ids)
             self.current = vocabulary
             return vocabulary
 
     def _validate(self, classes: Iterable[str], preset: str,
-                  threshold: float | None) -> tuple[tuple[ClassSpec, ...], dict[str, int], float]:
+                  confidence_threshold: float | None) -> tuple[tuple[ClassSpec, ...], dict[str, int], float]:
         """Return the classes, {name: id} of the run with them, and the threshold."""
         specs = choose_classes(classes, preset)
         ids = allocate_ids(specs, get_preset(preset) if preset else None, self._ids)
-        return specs, ids, self._threshold(threshold)
+        return specs, ids, self._confidence_threshold(confidence_threshold)
 
     def _prepare(self, classes: Iterable[str], preset: str,
-                 threshold: float | None) -> tuple[Vocabulary, dict[str, int]]:
+                 confidence_threshold: float | None) -> tuple[Vocabulary, dict[str, int]]:
         """Return the next vocabulary and {name: id} of the run with it."""
-        specs, run_ids, least = self._validate(classes, preset, threshold)
+        specs, run_ids, least = self._validate(classes, preset, confidence_threshold)
         ids = tuple(run_ids[spec.name] for spec in specs)
-        row_ids = np.array([i for spec, i in zip(specs, ids, strict=True) for _ in spec.phrases], np.int64)
-        rows = self._source.rows(phrases_of(specs))
+        class_ids = np.array([i for spec, i in zip(specs, ids, strict=True) for _ in spec.phrases], np.int64)
+        rows = self._source.lookup(phrases_of(specs))
         version = self.current.version if self.current else self._version
-        return Vocabulary(version + 1, specs, ids, rows, row_ids, least, preset), run_ids
+        return Vocabulary(version + 1, specs, ids, rows, class_ids, least, preset), run_ids
 
-    def _threshold(self, value: float | None) -> float:
-        present = self.current.threshold if self.current else 0.0
+    def _confidence_threshold(self, value: float | None) -> float:
+        present = self.current.confidence_threshold if self.current else 0.0
         if value is None or math.isnan(value) or value < 0:
             return present
         if value > 1:

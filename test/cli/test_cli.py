@@ -57,7 +57,7 @@ def test_a_missing_package_is_reported_in_one_line_with_a_hint(arguments, module
 
 
 def test_a_missing_module_of_this_package_is_a_bug_with_a_traceback():
-    done = lgseg_without('lgseg_ros.engines.frames', 'segment', '--help')
+    done = lgseg_without('lgseg_ros.engines.preprocessing', 'segment', '--help')
     assert done.returncode == 1 and 'Traceback' in done.stderr
 
 

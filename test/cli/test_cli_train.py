@@ -73,10 +73,10 @@ def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
 
 def test_a_run_goes_on_with_the_bank_that_it_began_with(place, tmp_path, capsys):
     own = write_text_embeddings(tmp_path / 'own.npz')
-    arguments = train_arguments(place, tmp_path / 'run', bank=own)
+    arguments = train_arguments(place, tmp_path / 'run', text_embeddings=own)
     assert main([*arguments, '--stop-epoch', '1']) == 0
-    bank = dict(np.load(own))
-    np.savez(own, **{**bank, 'embeddings': bank['embeddings'][::-1]})
+    text_embeddings = dict(np.load(own))
+    np.savez(own, **{**text_embeddings, 'embeddings': text_embeddings['embeddings'][::-1]})
     assert main(arguments) == 1
     told = capsys.readouterr().err
     assert 'own.npz does not hold the text embeddings that' in told and 'another --out' in told
@@ -142,15 +142,15 @@ def test_train_goes_on_from_weights(place, weights, tmp_path):
 
 def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
     np.savez(tmp_path / 'wide.npz', names=np.array(['road']), embeddings=np.ones((1, 48), np.float16))
-    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'wide.npz'), '--init', weights]) == 1
+    assert main([*train_arguments(place, tmp_path / 'run', text_embeddings=tmp_path / 'wide.npz'), '--init', weights]) == 1
     assert '48), but' in capsys.readouterr().err
-    bank = read_embeddings(place / 'bank.npz')
-    other = replace(bank, vectors=np.roll(bank.vectors, 1, axis=1))   # as wide, of something else
+    text_embeddings = read_embeddings(place / 'bank.npz')
+    other = replace(text_embeddings, vectors=np.roll(text_embeddings.vectors, 1, axis=1))   # as wide, of something else
     write_embeddings(tmp_path / 'other.npz', replace(other, space=TextSpace('ViT-B-32', 'openai')))
-    assert main([*train_arguments(place, tmp_path / 'run', bank=tmp_path / 'other.npz'), '--init', weights]) == 1
+    assert main([*train_arguments(place, tmp_path / 'run', text_embeddings=tmp_path / 'other.npz'), '--init', weights]) == 1
     assert 'is of the text encoder ViT-B-32/openai' in capsys.readouterr().err
     for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
-        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'other.npz')]) == 1
+        assert main([*command, '--run', str(place / 'run'), '--text-embeddings', str(tmp_path / 'other.npz')]) == 1
         assert 'other.npz is of another text encoder than' in capsys.readouterr().err
 
 
@@ -174,7 +174,7 @@ def test_train_refuses_before_any_work(place, tmp_path, changes, said, capsys):
 
 def test_train_takes_a_crop_as_text(capsys):
     with pytest.raises(SystemExit) as error:
-        main(['train', '--data', 'x', '--bank', 'y', '--out', 'z', '--crop', 'large'])
+        main(['train', '--data', 'x', '--text-embeddings', 'y', '--out', 'z', '--crop', 'large'])
     assert error.value.code == 2 and "'large' is no size" in capsys.readouterr().err
 
 
@@ -187,7 +187,7 @@ def test_export_writes_weights_and_card(place, weights):
     assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
     assert card['parameters'] > 1e6 and 'torch' in card['versions']
     stage, = card['stages']
-    assert stage['command'].startswith('lgseg train --data data --bank bank.npz') and stage['hours'] >= 0
+    assert stage['command'].startswith('lgseg train --data data --text-embeddings bank.npz') and stage['hours'] >= 0
     assert str(place) not in json.dumps(card), 'the card must not tell folders of this machine'
 
 
@@ -197,9 +197,9 @@ def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
     for name in ('checkpoint.pt', 'log.jsonl'):
         (tmp_path / 'run' / name).write_bytes((place / 'run' / name).read_bytes())
     assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path)]) == 1
-    assert 'give --bank' in capsys.readouterr().err
+    assert 'give --text-embeddings' in capsys.readouterr().err
     assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path),
-                 '--bank', str(place / 'bank.npz'), '--licence', 'CC0',
+                 '--text-embeddings', str(place / 'bank.npz'), '--licence', 'CC0',
                  '--data', str(place / 'data'), '--command', 'lgseg train', '--limits', 'night']) == 0
     card = json.loads((tmp_path / 'run.json').read_text())
     assert (card['licence'], card['stages'][0]['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
@@ -208,10 +208,10 @@ def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
 
 def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):
     """So that the node embeds new words with the same one."""
-    bank = read_embeddings(place / 'bank.npz')
+    text_embeddings = read_embeddings(place / 'bank.npz')
     space = TextSpace('ViT-L-14', 'laion', 'an image of a {}')
-    write_embeddings(tmp_path / 'bank.npz', replace(bank, space=space))
-    assert main(['export', '--run', str(place / 'run'), '--bank', str(tmp_path / 'bank.npz'), '--out', str(tmp_path),
+    write_embeddings(tmp_path / 'bank.npz', replace(text_embeddings, space=space))
+    assert main(['export', '--run', str(place / 'run'), '--text-embeddings', str(tmp_path / 'bank.npz'), '--out', str(tmp_path),
                  '--name', 'large']) == 0
     assert space_of_weights(load_weights(tmp_path / 'large.safetensors')) == space
 
@@ -275,6 +275,6 @@ def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
     vectors = np.eye(len(PHRASES), 2 * TEXT_DIM, dtype=np.float32)
     np.savez(tmp_path / 'wide.npz', names=np.array(list(PHRASES)), embeddings=vectors)
     for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
-        assert main([*command, '--run', str(place / 'run'), '--bank', str(tmp_path / 'wide.npz')]) == 1
+        assert main([*command, '--run', str(place / 'run'), '--text-embeddings', str(tmp_path / 'wide.npz')]) == 1
         said = capsys.readouterr().err
         assert f'wide.npz holds text embeddings of width {2 * TEXT_DIM}' in said and 'the same text encoder' in said

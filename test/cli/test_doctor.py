@@ -209,7 +209,7 @@ def graph():
     ('/camera/front/image_raw', 'ok', '/camera (best_effort, volatile)'),
     ('/camera/rear/image_raw', 'fail', '/camera and /subscriber cannot connect'),
     ('/camera/mixed', 'warn', 'two types'),
-    ('/camera/front/image_raw/compressed', 'ok', 'transport:=compressed image_topic:=/camera/front/image_raw'),
+    ('/camera/front/image_raw/compressed', 'ok', 'image_transport:=compressed image_topic:=/camera/front/image_raw'),
     ('/camera/side/compressed', 'fail', '/lgseg subscribes to sensor_msgs/msg/Image'),
     ('/camera/front/camera_info', 'ok', 'camera_info_topic:=/camera/front/camera_info'),
     ('/camera/temperature', 'fail', 'not a type that the node subscribes to'),

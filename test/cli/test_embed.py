@@ -37,7 +37,7 @@ def test_a_file_is_carried_to_a_machine_without_clip(embed, tiny_clip_weights, t
     file, robot = tmp_path / 'phrases.npz', tmp_path / 'robot'
     assert embed('forklift', 'pallet', '--out', file) == 0
     assert cached(tiny_clip_weights) == {}
-    rows = TextSource(tiny_clip_weights).rows(['forklift', 'pallet'])   # here, by the encoder
+    rows = TextSource(tiny_clip_weights).lookup(['forklift', 'pallet'])   # here, by the encoder
     answer = run_python(WITHOUT_CLIP + '''
 from lgseg_ros.cli.main import main
 assert main(['embed', '--weights', sys.argv[1], '--import', sys.argv[2]]) == 0

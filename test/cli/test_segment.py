@@ -60,13 +60,13 @@ def test_a_video(image, tmp_path):
     video.release()
     for limit, wanted in (([], 7), (['--frames', '3', '--masks'], 3)):
         out = tmp_path / str(wanted)
-        assert segment(path, '--vocabulary', 'road,sky', '--threshold', '0.9', '--out', out, *limit) == 0
+        assert segment(path, '--vocabulary', 'road,sky', '--confidence-threshold', '0.9', '--out', out, *limit) == 0
         drawn = cv2.VideoCapture(str(out / 'overlay.mp4'))
         assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == wanted and drawn.get(cv2.CAP_PROP_FPS) == 12
         assert drawn.read()[1].shape == image.shape
         summary = json.loads((out / 'classes.json').read_text())
         assert summary['video'] and summary['frames'] == wanted
-        assert summary['threshold'] == 0.9 and summary['unlabelled']['share'] > 0
+        assert summary['confidence_threshold'] == 0.9 and summary['unlabelled']['share'] > 0
     masks = [cv2.imread(str(tmp_path / f'3/mask/00000{n}.png'), cv2.IMREAD_UNCHANGED) for n in range(3)]
     counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
     assert masks[0].shape == image.shape[:2] and counts[255] / counts.sum() == pytest.approx(
@@ -162,12 +162,12 @@ def test_a_stream_of_unknown_length(tmp_path):
     (['street:1', '--vocabulary', 'road'], 'give --frames'),
     (['street:1', '--vocabulary', 'road,hovercraft'], "'hovercraft'"),
     (['street:1', '--preset', 'camvit'], "did you mean 'camvid'"),
-    (['street:1', '--vocabulary', 'road', '--threshold', '2'], '0.0 to 1.0'),
+    (['street:1', '--vocabulary', 'road', '--confidence-threshold', '2'], '0.0 to 1.0'),
     (['street:1', '--vocabulary', 'road', '--alpha', '2'], '--alpha is 2; give an opacity of 0 to 1'),
     (['street:1', '--vocabulary', 'road', '--frames', '0'], '--frames is 0; give at least 1'),
     ([' ', '--vocabulary', 'road'], 'INPUT is empty'),
-    (['street:1', '--vocabulary', 'road', '--network-pixels', '-5'], '--network-pixels is -5; give at least 4096'),
-    (['street:1', '--vocabulary', 'road', '--threads', '-1'], '--threads is -1'),
+    (['street:1', '--vocabulary', 'road', '--max-inference-pixels', '-5'], '--max-inference-pixels is -5; give at least 4096'),
+    (['street:1', '--vocabulary', 'road', '--num-threads', '-1'], '--num-threads is -1'),
 ])
 def test_errors_name_the_option(tmp_path, arguments, message, capsys):
     assert segment(*arguments, '--out', tmp_path / 'out') == 1

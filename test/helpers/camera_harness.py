@@ -45,7 +45,7 @@ class CameraHarness:
         """kind: Image or CompressedImage."""
         self.name = name
         self.keys = {key: f'c{number}' for number, key in enumerate(keys)}
-        self.process = NodeProcess(f'cameras:=[{", ".join(self.keys.values())}]', 'threads:=1', *parameters, name=name)
+        self.process = NodeProcess(f'cameras:=[{", ".join(self.keys.values())}]', 'num_threads:=1', *parameters, name=name)
         self.peer = Peer(f'/{name}', listen=())
         self.cameras = {key: RowCamera(self.peer, f'/{name}', camera, kind) for key, camera in self.keys.items()}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from lgseg_ros.engines.frames import Frame, Mask
-from lgseg_ros.engines.openvino import OpenVinoEngine
+from lgseg_ros.engines.preprocessing import Frame, Mask
+from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.weights import Weights, load_weights
 from lgseg_ros.vocabulary.vocabulary import Vocabulary
 

@@ -5,7 +5,7 @@ import torch
 from lgseg_ros.model.network import NetworkConfig
 from street_dataset import TEXT_DIM
 
-SMALL_NETWORK = NetworkConfig('mobilenetv4_conv_small', TEXT_DIM, row_dim=16, pyramid_dim=16, pixel_dim=8,
+SMALL_NETWORK = NetworkConfig('mobilenetv4_conv_small', TEXT_DIM, embed_dim=16, pyramid_dim=16, pixel_dim=8,
                               upsample_dim=8)
 
 

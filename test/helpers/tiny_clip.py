@@ -42,13 +42,13 @@ def make_weights(folder):
     from lgseg_ros.model.network import NetworkConfig, SegmentationNetwork
     from lgseg_ros.model.weights_file import save_weights
     from lgseg_ros.vocabulary.embedding_file import read_embeddings
-    from lgseg_ros.vocabulary.text_embeddings import TextBank
+    from lgseg_ros.vocabulary.text_embeddings import TextEmbeddings
     assert main(['embed', *CLASS_NAMES, '--model', str(folder / 'tiny.json'), '--out', str(folder / 'bank.npz'),
                  '--pretrained', str(folder / 'right.safetensors')]) == 0
-    bank = read_embeddings(folder / 'bank.npz')
+    text_embeddings = read_embeddings(folder / 'bank.npz')
     torch.manual_seed(0)
-    model = SegmentationNetwork(NetworkConfig(text_dim=16, row_dim=8, pyramid_dim=8, pixel_dim=8, blocks=1))
-    save_weights(model, TextBank(bank.names, bank.vectors), folder / 'small', {'text_encoder': bank.space.as_dict()})
+    model = SegmentationNetwork(NetworkConfig(text_dim=16, embed_dim=8, pyramid_dim=8, pixel_dim=8, blocks=1))
+    save_weights(model, TextEmbeddings(text_embeddings.names, text_embeddings.vectors), folder / 'small', {'text_encoder': text_embeddings.space.as_dict()})
 
 
 @pytest.fixture(scope='session')

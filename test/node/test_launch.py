@@ -53,7 +53,7 @@ def test_booleans(text, value):
 
 
 @pytest.mark.parametrize('arguments', [{'cameras': '[front]'}, {'cameras': '{front: 3}'}, {'cameras': '{'},
-                                       {'vocabulary': '{road: 1}'}, {'threshold': 'low'}, {'threads': '1.5'},
+                                       {'vocabulary': '{road: 1}'}, {'confidence_threshold': 'low'}, {'num_threads': '1.5'},
                                        {'autostart': 'perhaps'}])
 def test_bad_arguments_show_how_to_write_them(arguments):
     with pytest.raises(ValueError, match='write '):
@@ -67,9 +67,9 @@ def test_every_parameter_is_an_argument_of_its_type():
     assert {**{name: kind for name, (kind, _) in PARAMETERS.items()}, 'cameras': list} == kinds
     for entry in fields(Settings):   # what an argument's description lists is all there is
         assert all(choice in ARGUMENTS[entry.name][1] for choice in entry.metadata['choices'] or ())
-    values = parameter_overrides(given(threshold='1', threads='2', transport='compressed', lazy_subscription='true'))
-    assert values == {'threshold': 1.0, 'threads': 2, 'transport': 'compressed', 'lazy_subscription': True}
-    assert isinstance(values['threshold'], float)
+    values = parameter_overrides(given(confidence_threshold='1', num_threads='2', image_transport='compressed', lazy_subscription='true'))
+    assert values == {'confidence_threshold': 1.0, 'num_threads': 2, 'image_transport': 'compressed', 'lazy_subscription': True}
+    assert isinstance(values['confidence_threshold'], float)
 
 
 def test_the_transport_profile_is_brought_unless_the_user_has_one():
@@ -123,11 +123,11 @@ def test_the_launch_file_hands_them_to_the_node(module, monkeypatch):
     declared = [entity.name for entity in description.entities if isinstance(entity, DeclareLaunchArgument)]
     assert declared == list(ARGUMENTS)
     context = LaunchContext()
-    context.launch_configurations.update(given(image_topic='/cam/image_raw', threshold='0.5', vocabulary='[]'))
+    context.launch_configurations.update(given(image_topic='/cam/image_raw', confidence_threshold='0.5', vocabulary='[]'))
     node, = module.make_node(context)
     node._perform_substitutions(context)
     assert dict(node.expanded_remapping_rules) == {'image': '/cam/image_raw', 'camera_info': '/cam/camera_info'}
     values = [part for part in evaluate_parameters(context, node._Node__parameters) if isinstance(part, dict)]
-    assert {name: value for part in values for name, value in part.items()} == {'threshold': 0.5, 'vocabulary': ('',)}
+    assert {name: value for part in values for name, value in part.items()} == {'confidence_threshold': 0.5, 'vocabulary': ('',)}
     variables = {name[0].perform(context): value[0].perform(context) for name, value in node.additional_env}
     assert variables == dds_profile_variables({})

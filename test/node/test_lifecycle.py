@@ -21,7 +21,7 @@ from ros_graph import NodeProcess, Peer, counters, wait_until
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', 'autostart:=false', 'engine:=onnxruntime', name='cycled') as process:
+    with NodeProcess('num_threads:=1', 'autostart:=false', 'engine:=onnxruntime', name='cycled') as process:
         yield process
 
 
@@ -176,7 +176,7 @@ def test_frames_while_the_state_changes(process, manager, small):
 def test_shutdown_by_the_manager(state):
     """The shutdown transition ends in finalized from every state; the process then ends on a signal."""
     name = f'finished{state}'   # of its own: a node that was killed stays on the graph for a while
-    with NodeProcess('threads:=1', 'autostart:=false', name=name) as process, \
+    with NodeProcess('num_threads:=1', 'autostart:=false', name=name) as process, \
             Peer(f'/{name}', listen=()) as peer:
         manager = Manager(peer, name)
         steps = {UNCONFIGURED: [], INACTIVE: [CONFIGURE], ACTIVE: [CONFIGURE, ACTIVATE]}[state]

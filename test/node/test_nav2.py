@@ -81,7 +81,7 @@ class Layer:
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', 'preset:=nav2', name='nav2eyes') as process:
+    with NodeProcess('num_threads:=1', 'preset:=nav2', name='nav2eyes') as process:
         yield process
 
 
@@ -188,7 +188,7 @@ def test_the_autoware_example_runs(street):
     targets = example('autoware.example.yaml')['/segmentation_pointcloud_fusion']['ros__parameters'][
         'filter_semantic_label_target']
     node = example('autoware.example.yaml')['/lgseg']['ros__parameters']
-    with NodeProcess('threads:=1', *(f'{key}:={value}' for key, value in node.items()), name='awnode') as process, \
+    with NodeProcess('num_threads:=1', *(f'{key}:={value}' for key, value in node.items()), name='awnode') as process, \
             Peer('/awnode', 'camera0', 'camera0/image', listen=()) as peer:
         runs = []
         peer.node.create_subscription(Image, '/awnode/camera0/mask/rle', runs.append, RELIABLE)

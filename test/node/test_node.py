@@ -19,7 +19,7 @@ from ros_graph import RELIABLE, NodeHere, NodeProcess, Peer, counters, pixels_of
 
 @pytest.fixture(scope='module')
 def process():
-    with NodeProcess('threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as process:
+    with NodeProcess('num_threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as process:
         yield process
 
 
@@ -60,24 +60,24 @@ def test_encodings_give_the_same_mask(peer, street, encoding, convert):
 
 
 def test_the_service_changes_and_reports_the_vocabulary(peer, street):
-    answer = peer.set_vocabulary(['road', 'vehicle=car|truck', 'sky'], threshold=0.25)
+    answer = peer.set_vocabulary(['road', 'vehicle=car|truck', 'sky'], confidence_threshold=0.25)
     assert answer.success, answer.message
     assert list(answer.names) == ['road', 'vehicle', 'sky'] and len(set(answer.ids)) == 3
     present = peer.get_vocabulary()
     assert list(present.classes) == ['road', 'vehicle=car|truck', 'sky'] and list(present.ids) == list(answer.ids)
-    assert present.version == answer.version and present.threshold == pytest.approx(0.25)
+    assert present.version == answer.version and present.confidence_threshold == pytest.approx(0.25)
     mask = peer.mask_of(street[0])
     assert set(np.unique(pixels_of(mask))) <= set(answer.ids) | {255}
     kept = peer.set_vocabulary(['road', 'sky'])   # threshold not given
-    assert kept.success and peer.get_vocabulary().threshold == pytest.approx(0.25)
+    assert kept.success and peer.get_vocabulary().confidence_threshold == pytest.approx(0.25)
     assert list(kept.ids) == [answer.ids[0], answer.ids[2]]
-    assert peer.set_vocabulary(preset='camvid', threshold=0.0).success
+    assert peer.set_vocabulary(preset='camvid', confidence_threshold=0.0).success
 
 
 @pytest.mark.parametrize('request_, reason', [
     ({'classes': []}, 'empty'), ({'classes': ['car', 'car']}, 'twice'), ({'classes': ['flumph']}, 'not known'),
     ({'classes': [f'c{n}' for n in range(300)]}, '300'), ({'classes': ['x' * 10_000]}, '10000'),
-    ({'preset': 'camvit'}, 'did you mean'), ({'classes': ['road'], 'threshold': 7.0}, 'above 1'),
+    ({'preset': 'camvit'}, 'did you mean'), ({'classes': ['road'], 'confidence_threshold': 7.0}, 'above 1'),
 ])
 def test_refused_requests_change_nothing(peer, request_, reason):
     before = peer.get_vocabulary()
@@ -99,7 +99,7 @@ def test_parameters_do_what_the_service_does(peer):
     assert peer.get_vocabulary() == present
     assert all(r.successful for r in peer.set_parameters('/lgseg', preset='cityscapes'))
     assert len(peer.get_vocabulary().names) == 19
-    result, = peer.set_parameters('/lgseg', threshold=3.0)
+    result, = peer.set_parameters('/lgseg', confidence_threshold=3.0)
     assert not result.successful
     result, = peer.set_parameters('/lgseg', weights='other')
     assert not result.successful   # fixed while the node runs
@@ -125,7 +125,7 @@ def test_the_shipped_parameters_load_one_by_one(peer):
     assert peer.set_vocabulary(['road']).success   # with classes of one's own, the preset is ''
     path = Path(__file__).resolve().parents[2] / 'config' / 'segment.yaml'
     shipped = yaml.safe_load(path.read_text())['/**']['ros__parameters']
-    vocabulary = {name: value for name, value in shipped.items() if name in ('vocabulary', 'preset', 'threshold')}
+    vocabulary = {name: value for name, value in shipped.items() if name in ('vocabulary', 'preset', 'confidence_threshold')}
     assert all(result.successful for result in peer.set_parameters('/lgseg', **vocabulary))
     assert peer.get_vocabulary().preset == shipped['preset'] and len(peer.get_vocabulary().names) == 11
 
@@ -208,7 +208,7 @@ def test_a_corrupt_image_costs_one_error_and_the_next_works(process, peer, stree
 def test_an_encoding_that_needs_cv_bridge_is_logged_once(street):
     if importlib.util.find_spec('cv_bridge'):
         pytest.skip('cv_bridge is installed, so other encodings are read')
-    with NodeProcess('threads:=1', name='plain') as process, Peer('/plain') as peer:
+    with NodeProcess('num_threads:=1', name='plain') as process, Peer('/plain') as peer:
         peer.connect(process)
         began = time.monotonic()
         while time.monotonic() - began < 7:   # longer than other errors are held back
@@ -236,7 +236,7 @@ def test_nothing_is_decoded_without_subscribers(street, monkeypatch):
     read = []
     monkeypatch.setattr(inference_thread, 'frame_from_image',
                         lambda message: read.append(message) or frame_from_image(message))
-    with NodeHere('unwatched', 'threads:=1', 'engine:=onnxruntime') as here, \
+    with NodeHere('unwatched', 'num_threads:=1', 'engine:=onnxruntime') as here, \
             Peer('/unwatched', listen=('label_info',)) as peer:
         peer.connect()
         header = peer.send(street[0])
@@ -263,7 +263,7 @@ def test_time_may_jump_back(peer, street):
 
 
 def test_several_cameras_share_the_node(street):
-    with NodeProcess('cameras:=[front, left]', 'threads:=1', name='rig') as process, \
+    with NodeProcess('cameras:=[front, left]', 'num_threads:=1', name='rig') as process, \
             Peer('/rig', 'front', 'front/image') as front, Peer('/rig', 'left', 'left/image') as left:
         front.connect(process)
         left.connect(process)
@@ -281,7 +281,7 @@ def test_cameras_whose_topics_are_swapped(street):
     small = np.ascontiguousarray(street[0][::2, ::2])
     rules = [f'{mine}/{topic}:=/{other}/{topic}' for mine, other in (('left', 'right'), ('right', 'left'))
              for topic in ('image', 'camera_info')]
-    with NodeProcess('cameras:=[left, right]', 'threads:=1', name='swapped', remap=rules) as process, \
+    with NodeProcess('cameras:=[left, right]', 'num_threads:=1', name='swapped', remap=rules) as process, \
             Peer('/swapped', camera='right', topic='/left/image', listen=('mask',)) as right, \
             Peer('/swapped', camera='left', topic='/right/image', listen=('mask',)) as left:
         for peer, pixels in ((right, street[0]), (left, small)):
@@ -292,7 +292,7 @@ def test_cameras_whose_topics_are_swapped(street):
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_node_cleanly(street, how):
-    with NodeProcess('threads:=1', name='brief') as process, Peer('/brief') as peer:
+    with NodeProcess('num_threads:=1', name='brief') as process, Peer('/brief') as peer:
         peer.connect(process)
         peer.mask_of(street[0])
         for _ in range(5):
@@ -306,7 +306,7 @@ def test_signals_end_the_node_cleanly(street, how):
 @pytest.mark.parametrize('parameter, reason', [
     ('weights:=/nowhere/w.safetensors', '/nowhere/w.safetensors does not exist'), ('weights:=nonsense', 'shipped: '),
     ('vocabulary:=[flumph]', "'flumph' is not known"), ('preset:=nope', 'unknown'), ('engine:=warp', 'give one of'),
-    ('threshold:=2.0', 'threshold'), ('cameras:=[a, a]', 'twice'), ('cameras:=["no good"]', 'not a ROS name'),
+    ('confidence_threshold:=2.0', 'confidence_threshold'), ('cameras:=[a, a]', 'twice'), ('cameras:=["no good"]', 'not a ROS name'),
 ])
 def test_a_node_that_cannot_start_logs_why_and_fails(parameter, reason):
     with NodeProcess(parameter, name='doomed') as process:

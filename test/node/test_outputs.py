@@ -104,7 +104,7 @@ def test_camera_info_of_other_images_is_known():
 
 
 def test_all_outputs_of_one_frame_agree(street):
-    with NodeProcess('threads:=1', 'preset:=autoware', name='full') as process, \
+    with NodeProcess('num_threads:=1', 'preset:=autoware', name='full') as process, \
             Peer('/full', listen=('mask', 'label_info')) as peer:
         runs, pngs, infos, latencies = [], [], [], []
         for topic, kind, store in (('mask/rle', Image, runs), ('mask/compressed', CompressedImage, pngs),
@@ -130,14 +130,14 @@ def test_all_outputs_of_one_frame_agree(street):
 
 
 def test_masks_of_the_networks_size(street):
-    with NodeProcess('threads:=1', 'output_size:=network', name='small') as process, Peer('/small') as peer:
+    with NodeProcess('num_threads:=1', 'output_size:=network', name='small') as process, Peer('/small') as peer:
         peer.connect(process)
         mask = peer.mask_of(cv2.resize(street[0], (1280, 720)))
         assert (mask.height, mask.width) == (312, 552)
 
 
 def test_compressed_images_are_segmented(street):
-    with NodeProcess('threads:=1', 'transport:=compressed', 'lazy_subscription:=true', name='jpeg',
+    with NodeProcess('num_threads:=1', 'image_transport:=compressed', 'lazy_subscription:=true', name='jpeg',
                      remap=('image:=/cam/image_raw',)) as process, Peer('/jpeg') as peer:
         publisher = peer.node.create_publisher(CompressedImage, '/cam/image_raw/compressed', 1)
         peer.connect(process, camera=False)
@@ -157,7 +157,7 @@ def test_compressed_images_are_segmented(street):
 
 
 def test_a_lazy_node_leaves_the_camera_alone(street):
-    with NodeProcess('threads:=1', 'lazy_subscription:=true', name='lazy') as process, \
+    with NodeProcess('num_threads:=1', 'lazy_subscription:=true', name='lazy') as process, \
             Peer('/lazy', listen=('label_info',)) as peer:
         peer.connect(process, camera=False)
         assert peer.publisher.get_subscription_count() == 0

@@ -83,8 +83,8 @@ def test_every_row_is_complete(capsys):
     rows = {row['name']: row for row in json.loads(printed(capsys, '--json'))}
     assert list(rows) == NAMES
     assert all(len(row['description']) > 10 and row['type'] for row in rows.values())
-    assert rows['threshold'] == {'name': 'threshold', 'type': 'double', 'default': 0.0, 'allowed': '0.0 to 1.0',
-                                 'changeable': True, 'description': rows['threshold']['description']}
+    assert rows['confidence_threshold'] == {'name': 'confidence_threshold', 'type': 'double', 'default': 0.0, 'allowed': '0.0 to 1.0',
+                                 'changeable': True, 'description': rows['confidence_threshold']['description']}
     assert not rows['weights']['changeable'] and 'onnxruntime' in rows['engine']['allowed']
     text = printed(capsys)
     assert all(f'{name}: ' in text for name in NAMES)

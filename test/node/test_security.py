@@ -18,7 +18,7 @@ LOOKS = {('topic', 'publish'): 'get_publisher_names_and_types_by_node',
          ('service', 'reply'): 'get_service_names_and_types_by_node',
          ('service', 'request'): 'get_client_names_and_types_by_node'}
 # Between them, every topic there is.
-CONFIGURATIONS = [(), ('transport:=compressed', 'use_sim_time:=true', 'bond_heartbeat_period:=0.1')]
+CONFIGURATIONS = [(), ('image_transport:=compressed', 'use_sim_time:=true', 'bond_heartbeat_period:=0.1')]
 NOT_EVERYWHERE = {'/lgseg/get_type_description'}                         # Humble's nodes have none
 
 
@@ -72,7 +72,7 @@ def node_names():
     try:
         for parameters in CONFIGURATIONS:
             wait_until(lambda: 'lgseg' not in observer.get_node_names(), 'the node before to leave')
-            with NodeProcess('threads:=1', *parameters) as process:
+            with NodeProcess('num_threads:=1', *parameters) as process:
                 wait_until(lambda: 'activated; ' in process.log or process.process.poll() is not None,
                            'the node to start')
                 assert process.process.poll() is None, process.log

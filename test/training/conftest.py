@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lgseg_ros.vocabulary.text_embeddings import TextBank, load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import TextEmbeddings, load_text_embeddings
 from street_dataset import write_dataset, write_text_embeddings
 
 
@@ -14,9 +14,9 @@ def on_one_thread(one_torch_thread: None) -> None:
 
 
 @pytest.fixture(scope='module')
-def text_embeddings(tmp_path_factory: pytest.TempPathFactory) -> TextBank:
+def text_embeddings(tmp_path_factory: pytest.TempPathFactory) -> TextEmbeddings:
     """Random text embeddings of the street classes, their synonyms and some negatives."""
-    return load_npz_bank(write_text_embeddings(tmp_path_factory.mktemp('text') / 'bank.npz'))
+    return load_text_embeddings(write_text_embeddings(tmp_path_factory.mktemp('text') / 'bank.npz'))
 
 
 @pytest.fixture(scope='module')

@@ -60,7 +60,7 @@ def test_parameters_of_training_alone_do_not_count():
 
 
 def test_entries_differ_in_the_head_and_nothing_else(tmp_path):
-    arguments, rest = ablation.parse(['--data', 'd', '--bank', 'b', '--batch-size', '4'])
+    arguments, rest = ablation.parse(['--data', 'd', '--text-embeddings', 'b', '--batch-size', '4'])
     commands = {head: ablation.train_command(arguments, rest, ablation.Entry(head, 1, tmp_path))
                 for head in ablation.HEADS}
     for head, command in commands.items():
@@ -73,8 +73,8 @@ def test_entries_differ_in_the_head_and_nothing_else(tmp_path):
 @pytest.mark.timeout(300)
 def test_the_whole_command(tmp_path, capsys):
     """All heads, two seeds, two classes unseen; a second call trains nothing and reports the same."""
-    data, bank = write_dataset(tmp_path / 'data', train=2, val=1), write_text_embeddings(tmp_path / 'bank.npz')
-    command = ['--data', str(data), '--bank', str(bank), '--epochs', '1', '--crop', '64x96', '--seeds', '2',
+    data, text_embeddings = write_dataset(tmp_path / 'data', train=2, val=1), write_text_embeddings(tmp_path / 'bank.npz')
+    command = ['--data', str(data), '--text-embeddings', str(text_embeddings), '--epochs', '1', '--crop', '64x96', '--seeds', '2',
                '--runs', str(tmp_path / 'runs'), '--results', str(tmp_path / 'results'), '--iterations', '2',
                '--unseen', 'car,tree', '--prompts', 'road=street',
                '--backbone', SMALL_NETWORK.backbone, '--pretrained', 'none', '--batch-size', '2', '--warmup-steps', '1']

@@ -21,12 +21,12 @@ from lgseg_ros.vocabulary.relations import related
 
 def test_other_prompts_are_related_phrases_of_the_weights(weights):
     for phrase, others in generality.OTHER_PROMPTS.items():
-        assert {phrase, *others} <= set(weights.bank.names)
+        assert {phrase, *others} <= set(weights.text_embeddings.names)
         assert set(others) <= related(phrase), phrase
 
 
 def test_prompts_of_each_variant(weights):
-    specs, names = parse_classes(['road', 'sidewalk', 'tree=tree|vegetation']), weights.bank.names
+    specs, names = parse_classes(['road', 'sidewalk', 'tree=tree|vegetation']), weights.text_embeddings.names
     own = generality.choose_prompts(specs, names, 'own')
     assert own.classes == [('road',), ('sidewalk',), ('tree', 'vegetation')] and own.groups == []
     assert generality.choose_prompts(specs, names, 'renamed').classes == [('street',), ('pavement',), ('vegetation',)]
@@ -59,7 +59,7 @@ def test_the_whole_command(tmp_path, text_embeddings, capsys):
     write_text_embeddings(tmp_path / 'bank.npz')
     train(make_trainer(street, text_embeddings, SMALL_RUN, validation=False), tmp_path / 'run', progress=False,
           stop_epoch=1)
-    command = ['--data', str(tmp_path / 'data'), '--run', str(tmp_path / 'run'), '--bank', str(tmp_path / 'bank.npz')]
+    command = ['--data', str(tmp_path / 'data'), '--run', str(tmp_path / 'run'), '--text-embeddings', str(tmp_path / 'bank.npz')]
     with pytest.raises(ValueError, match="'wood' is not known"):
         generality.main(command)
     assert generality.main([*command, '--sets', 'camvid', '--json', str(tmp_path / 'results.json')]) == 0

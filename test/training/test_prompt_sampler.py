@@ -5,7 +5,7 @@ import pytest
 
 from lgseg_ros.training.prompts import PromptSampler, evaluation_prompts
 from lgseg_ros.vocabulary.classes import VocabularyError, parse_classes
-from lgseg_ros.vocabulary.text_embeddings import TextBank
+from lgseg_ros.vocabulary.text_embeddings import TextEmbeddings
 from street_dataset import CLASSES, NEGATIVES
 
 
@@ -24,15 +24,15 @@ def test_prompts_vary_and_negatives_are_never_related(text_embeddings):
     for _ in range(200):
         prompts = sampler.sample(rng)
         phrases = phrases_of_batch(text_embeddings, prompts)
-        assert sorted(set(prompts.row_class)) == list(range(max(prompts.row_class) + 1)), 'every class has a prompt'
-        assert list(prompts.row_class) == sorted(prompts.row_class)
-        for i, phrase in zip(prompts.row_class, phrases, strict=True):
+        assert sorted(set(prompts.class_indices)) == list(range(max(prompts.class_indices) + 1)), 'every class has a prompt'
+        assert list(prompts.class_indices) == sorted(prompts.class_indices)
+        for i, phrase in zip(prompts.class_indices, phrases, strict=True):
             if i < len(specs):
                 assert phrase in sampler.alternatives[i] or phrase in specs[i].phrases
             else:
                 negatives.add(phrase)
-        names_of_building.add(phrases[list(prompts.row_class).index(1)])
-        counts.add(max(prompts.row_class) + 1 - len(specs))
+        names_of_building.add(phrases[list(prompts.class_indices).index(1)])
+        counts.add(max(prompts.class_indices) + 1 - len(specs))
     assert names_of_building == {'building', 'house'}
     assert negatives == NEGATIVES
     assert min(counts) == 0 and max(counts) >= 3
@@ -89,8 +89,8 @@ def test_phrases_without_relations_are_negatives_unless_they_are_near():
     vectors = np.eye(6, dtype=np.float32)
     vectors[1] = vectors[0] + 0.2 * vectors[1]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    bank = TextBank(['excavator', 'power shovel', 'crane', 'drill', 'pipe', 'cable'], vectors)
-    assert PromptSampler(parse_classes(['excavator']), bank).negatives == ['crane', 'drill', 'pipe', 'cable']
+    text_embeddings = TextEmbeddings(['excavator', 'power shovel', 'crane', 'drill', 'pipe', 'cable'], vectors)
+    assert PromptSampler(parse_classes(['excavator']), text_embeddings).negatives == ['crane', 'drill', 'pipe', 'cable']
 
 
 def test_without_augmentation_the_prompts_stay(text_embeddings):
@@ -102,11 +102,11 @@ def test_without_augmentation_the_prompts_stay(text_embeddings):
 def test_evaluation_prompts(text_embeddings):
     specs = parse_classes(['car', 'road', 'sign=traffic sign|traffic light'])
     own = evaluation_prompts(specs, text_embeddings)
-    assert list(own.row_class) == [0, 1, 2, 2]
+    assert list(own.class_indices) == [0, 1, 2, 2]
     other = parse_classes(['car=suv|van', 'sign=traffic light'])
     renamed = evaluation_prompts(specs, text_embeddings, other, num_negatives=3, seed=1)
-    assert list(renamed.row_class) == [0, 0, 1, 2, 3, 4, 5]
-    assert np.array_equal(renamed.vectors[:4], text_embeddings.rows(['suv', 'van', 'road', 'traffic light']))
+    assert list(renamed.class_indices) == [0, 0, 1, 2, 3, 4, 5]
+    assert np.array_equal(renamed.vectors[:4], text_embeddings.lookup(['suv', 'van', 'road', 'traffic light']))
     assert np.array_equal(renamed.vectors, evaluation_prompts(specs, text_embeddings, other, 3, 1).vectors)
     with pytest.raises(VocabularyError, match="cannot rename 'ship'"):
         evaluation_prompts(specs, text_embeddings, parse_classes(['ship=boat']))

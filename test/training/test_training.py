@@ -193,7 +193,7 @@ def test_data_sets_with_different_classes_in_one_run(street_dataset, text_embedd
     for batch in batches:
         known = set(range(len(datasets[batch.which].specs)))
         assert set(batch.labels.unique().tolist()) <= known | {OUTSIDE, 255}
-        assert known <= set(batch.prompts.row_class)
+        assert known <= set(batch.prompts.class_indices)
     metrics = train(trainer, tmp_path / 'run', progress=False)
     assert len(metrics['iou']) == 11
     assert load_checkpoint(tmp_path / 'run/checkpoint.pt')['classes'][1] == ['sky', 'vehicle', 'road', 'kite']
@@ -331,7 +331,7 @@ def test_two_processes_learn_one_network(street_dataset, tmp_path):
     run = tmp_path / 'run'
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
                '-m', 'lgseg_ros.cli.main', 'train', '--data', str(street_dataset),
-               '--bank', str(text_embeddings), '--out', str(run),
+               '--text-embeddings', str(text_embeddings), '--out', str(run),
                '--backbone', SMALL_NETWORK.backbone, '--pretrained', 'none', '--crop', '64x96', '--batch-size', '1',
                '--warmup-steps', '2', '--epochs', '2', '--device', 'cpu']
     for extra, said in ((['--stop-epoch', '1'], 'epoch 1 of 2'), ([], 'epoch 2 of 2')):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lgseg_ros.engines.frames import Frame, network_size, to_network
+from lgseg_ros.engines.preprocessing import Frame, network_size, to_network
 from lgseg_ros.training.augmentation import augment, copy_paste
 from lgseg_ros.training.data_loader import BatchLoader, rarer_half
 from lgseg_ros.training.dataset import ImageCache, _shrink, hide_classes, load_dataset

@@ -7,7 +7,7 @@ import pytest
 
 from lgseg_ros import ClassInfo, Segmenter, VocabularyError, WeightsError
 from lgseg_ros.demo.street import StreetCamera
-from lgseg_ros.engines.frames import Frame
+from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from tiny_clip import run_python
 
@@ -36,7 +36,7 @@ def segmenter():
 def test_a_result_is_what_the_engine_gives(exact, engine, weights, street):
     image, labels = street
     result = exact.segment(image)
-    mask = engine.run([Frame(image, 'bgr')], VocabularyState(weights.bank).replace([], 'camvid'))[0]
+    mask = engine.run([Frame(image, 'bgr')], VocabularyState(weights.text_embeddings).replace([], 'camvid'))[0]
     assert np.array_equal(result.mask, mask.ids) and np.array_equal(result.confidence, mask.confidence)
     assert result.mask.shape == result.confidence.shape == image.shape[:2]
     assert result.mask.dtype == result.confidence.dtype == np.uint8
@@ -61,7 +61,7 @@ def test_a_threshold_leaves_pixels_unlabelled(segmenter, street):
     assert 0 < (result.mask == 255).mean() < 1
     assert result.confidence[result.mask != 255].min() >= 0.9 * 255 - 2   # rounding, and scaled by interpolation
     segmenter.set_vocabulary(['road', 'sky'])
-    assert segmenter.vocabulary.threshold == 0.9, 'the threshold is kept unless it is given'
+    assert segmenter.vocabulary.confidence_threshold == 0.9, 'the threshold is kept unless it is given'
 
 
 def test_an_overlay_shows_the_classes_over_the_image(segmenter, street):
@@ -106,10 +106,10 @@ def test_unusable_vocabularies_are_refused(segmenter, vocabulary, reason):
     assert segmenter.vocabulary.version == 1
 
 
-@pytest.mark.parametrize('threshold', [-0.1, 1.1, float('nan')])
-def test_a_threshold_is_a_probability(segmenter, threshold):
+@pytest.mark.parametrize('confidence_threshold', [-0.1, 1.1, float('nan')])
+def test_a_threshold_is_a_probability(segmenter, confidence_threshold):
     with pytest.raises(VocabularyError, match='confidence_threshold is .*; give a confidence of 0 to 1'):
-        segmenter.set_vocabulary(['road'], confidence_threshold=threshold)
+        segmenter.set_vocabulary(['road'], confidence_threshold=confidence_threshold)
 
 
 def test_a_batch_gives_what_single_images_give(exact, monkeypatch):
@@ -195,12 +195,12 @@ def test_threads_take_turns(segmenter, street):
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
+    num_threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in num_threads:
         thread.start()
     for n in range(20):
         segmenter.set_vocabulary(['road'] if n % 2 else ['sky', 'person'])
-    for thread in threads:
+    for thread in num_threads:
         thread.join()
     assert errors == [] and len(results) == 30
     for result in results:

@@ -184,7 +184,7 @@ def test_baselines_have_no_text_parameters():
         model = build(head)
         embeddings = torch.randn(4, TEXT_DIM)
         torch.testing.assert_close(model.project_text(embeddings), torch.nn.functional.normalize(embeddings, dim=1))
-        assert model.describe()['row_dim'] == TEXT_DIM
+        assert model.describe()['embed_dim'] == TEXT_DIM
 
 
 def test_denseclip_reads_the_score_map():
@@ -201,7 +201,7 @@ def test_denseclip_reads_the_score_map():
 def test_defaults_and_layout_of_the_shipped_network_stay():
     """Existing weights and checkpoints are read by these names."""
     config = NetworkConfig()
-    assert (config.backbone, config.text_dim, config.row_dim, config.pyramid_dim, config.pixel_dim, config.blocks,
+    assert (config.backbone, config.text_dim, config.embed_dim, config.pyramid_dim, config.pixel_dim, config.blocks,
             config.image_to_text, config.text_to_image, config.tau, config.upsample_dim) == (
         'tf_efficientnet_lite0', 512, 128, 128, 96, 2, True, True, 0.07, 0)
     tensors = SegmentationNetwork(NetworkConfig(upsample_dim=64)).state_dict()

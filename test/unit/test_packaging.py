@@ -232,18 +232,18 @@ def test_services_keep_their_contract(prefix):
 
     facts = {'version': 'uint32', 'names': 'sequence<string>', 'ids': 'sequence<uint16>'}
     assert SetVocabulary.Request.get_fields_and_field_types() == {
-        'classes': 'sequence<string>', 'preset': 'string', 'threshold': 'float'}
+        'classes': 'sequence<string>', 'preset': 'string', 'confidence_threshold': 'float'}
     assert SetVocabulary.Response.get_fields_and_field_types() == {'success': 'boolean', 'message': 'string', **facts}
     assert GetVocabulary.Request.get_fields_and_field_types() == {}
     assert GetVocabulary.Response.get_fields_and_field_types() == {
-        'classes': 'sequence<string>', 'threshold': 'float', 'preset': 'string', **facts}
+        'classes': 'sequence<string>', 'confidence_threshold': 'float', 'preset': 'string', **facts}
 
 
 def test_label_info_has_the_public_fields(prefix):
     from vision_msgs.msg import LabelInfo, VisionClass
 
     assert LabelInfo.get_fields_and_field_types() == {
-        'header': 'std_msgs/Header', 'class_map': 'sequence<vision_msgs/VisionClass>', 'threshold': 'float'}
+        'header': 'std_msgs/Header', 'class_map': 'sequence<vision_msgs/VisionClass>', 'confidence_threshold': 'float'}
     assert VisionClass.get_fields_and_field_types() == {'class_id': 'uint16', 'class_name': 'string'}
 
 

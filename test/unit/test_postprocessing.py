@@ -10,10 +10,10 @@ from lgseg_ros.model.upsampling import UpsampleHead, convex_upsample
 NO_THRESHOLD = torch.tensor(0.0)
 
 
-def dense(logits, row_ids):
+def dense(logits, class_ids):
     """The exact answer: class logits (best text embedding) interpolated to full size, then the best class."""
-    classes = row_ids.unique()
-    by_class = torch.stack([logits[:, row_ids == i].amax(dim=1) for i in classes], dim=1)
+    classes = class_ids.unique()
+    by_class = torch.stack([logits[:, class_ids == i].amax(dim=1) for i in classes], dim=1)
     full = F.interpolate(by_class, scale_factor=4, mode='bilinear', align_corners=False)
     probability, best = full.softmax(dim=1).max(dim=1)
     return classes[best], probability
@@ -29,9 +29,9 @@ def random_logits(batch, rows, height=12, width=16, smooth=3, seed=0):
 @pytest.mark.parametrize('every_cell', [False, True])
 def test_two_classes_are_exact(every_cell):
     """With two text embeddings no third one can win inside a cell, so nothing is left out."""
-    logits, row_ids = random_logits(2, 2, smooth=1), torch.tensor([0, 7])
-    ids, confidence = logits_to_mask(logits, row_ids, NO_THRESHOLD, every_cell=every_cell)
-    wanted, _ = dense(logits, row_ids)
+    logits, class_ids = random_logits(2, 2, smooth=1), torch.tensor([0, 7])
+    ids, confidence = logits_to_mask(logits, class_ids, NO_THRESHOLD, every_cell=every_cell)
+    wanted, _ = dense(logits, class_ids)
     assert ids.shape == confidence.shape == (2, 48, 64) and ids.dtype == confidence.dtype == torch.uint8
     assert torch.equal(ids.long(), wanted)
     assert set(ids.unique().tolist()) == {0, 7}
@@ -39,9 +39,9 @@ def test_two_classes_are_exact(every_cell):
 
 def test_cells_whose_corners_agree_are_exact():
     """Bilinear interpolation is a convex combination: a class that wins at all four corners wins between them."""
-    logits, row_ids = random_logits(1, 30, smooth=4), torch.arange(30)
-    ids, _ = logits_to_mask(logits, row_ids, NO_THRESHOLD)
-    wanted, _ = dense(logits, row_ids)
+    logits, class_ids = random_logits(1, 30, smooth=4), torch.arange(30)
+    ids, _ = logits_to_mask(logits, class_ids, NO_THRESHOLD)
+    wanted, _ = dense(logits, class_ids)
     best = F.pad(logits.argmax(dim=1)[:, None].float(), (1, 1, 1, 1), mode='replicate')[0, 0]
     corners = torch.stack([best[:-1, :-1], best[:-1, 1:], best[1:, :-1], best[1:, 1:]])
     agree = (corners == corners[:1]).all(dim=0)
@@ -53,28 +53,28 @@ def test_cells_whose_corners_agree_are_exact():
 @pytest.mark.parametrize('rows', [3, 11, 100, 255])
 def test_nearly_all_pixels_are_exact(rows):
     """Most classes of a large vocabulary are absent: they win few pixels, but are close everywhere."""
-    logits, row_ids = random_logits(1, rows, 48, 64, smooth=8), torch.arange(rows)
+    logits, class_ids = random_logits(1, rows, 48, 64, smooth=8), torch.arange(rows)
     logits[:, 11:] -= 4
-    ids, confidence = logits_to_mask(logits, row_ids, NO_THRESHOLD)
-    wanted, probability = dense(logits, row_ids)
+    ids, confidence = logits_to_mask(logits, class_ids, NO_THRESHOLD)
+    wanted, probability = dense(logits, class_ids)
     assert (ids == wanted).float().mean() > 0.995
     assert (confidence / 255 - probability).abs().mean() < 0.03
 
 
 @pytest.mark.parametrize('rows', [1, 2, 11, 100])
 def test_every_cell_gives_the_same_as_mixed_cells_only(rows):
-    logits, row_ids = random_logits(2, rows, seed=rows), torch.arange(rows) // 2
-    for threshold in (0.0, 0.5):
-        sparse = logits_to_mask(logits, row_ids, torch.tensor(threshold))
-        every = logits_to_mask(logits, row_ids, torch.tensor(threshold), every_cell=True)
+    logits, class_ids = random_logits(2, rows, seed=rows), torch.arange(rows) // 2
+    for confidence_threshold in (0.0, 0.5):
+        sparse = logits_to_mask(logits, class_ids, torch.tensor(confidence_threshold))
+        every = logits_to_mask(logits, class_ids, torch.tensor(confidence_threshold), every_cell=True)
         assert all(map(torch.equal, sparse, every))
 
 
 def test_images_of_a_batch_are_independent():
-    logits, row_ids = random_logits(3, 9), torch.arange(9)
-    together = logits_to_mask(logits, row_ids, NO_THRESHOLD)
+    logits, class_ids = random_logits(3, 9), torch.arange(9)
+    together = logits_to_mask(logits, class_ids, NO_THRESHOLD)
     for i in range(3):
-        alone = logits_to_mask(logits[i:i + 1], row_ids, NO_THRESHOLD)
+        alone = logits_to_mask(logits[i:i + 1], class_ids, NO_THRESHOLD)
         assert all(torch.equal(part[i], own[0]) for part, own in zip(together, alone, strict=True))
 
 
@@ -82,8 +82,8 @@ def test_probabilities_of_one_class_are_summed():
     """Two text embeddings at p = 0.4 each are one class at 0.8, not two rivals."""
     probabilities = torch.tensor([0.4, 0.4, 0.2])
     logits = probabilities.log()[None, :, None, None].expand(1, 3, 5, 6)
-    for row_ids, wanted in (([0, 0, 1], 0.8), ([0, 1, 2], 0.4)):
-        ids, confidence = logits_to_mask(logits, torch.tensor(row_ids), NO_THRESHOLD)
+    for class_ids, wanted in (([0, 0, 1], 0.8), ([0, 1, 2], 0.4)):
+        ids, confidence = logits_to_mask(logits, torch.tensor(class_ids), NO_THRESHOLD)
         assert (ids == 0).all()
         assert ((confidence / 255 - wanted).abs() < 0.003).all()
 
@@ -103,9 +103,9 @@ def test_a_single_class_has_confidence_one():
 
 
 def test_pixels_below_the_threshold_are_unlabelled():
-    logits, row_ids = random_logits(1, 5), torch.arange(5)
-    free, confidence = logits_to_mask(logits, row_ids, NO_THRESHOLD)
-    ids, same = logits_to_mask(logits, row_ids, torch.tensor(0.6))
+    logits, class_ids = random_logits(1, 5), torch.arange(5)
+    free, confidence = logits_to_mask(logits, class_ids, NO_THRESHOLD)
+    ids, same = logits_to_mask(logits, class_ids, torch.tensor(0.6))
     assert torch.equal(confidence, same)
     below = confidence < 0.6 * 255 - 0.5
     above = confidence > 0.6 * 255 + 0.5
@@ -122,12 +122,12 @@ def test_the_highest_id_is_kept():
 @pytest.mark.parametrize('every_cell', [False, True])
 def test_learned_weights_give_what_upsampling_all_logits_gives(every_cell):
     """With two text embeddings none can win only inside a cell, so upsampling every map gives the same answer."""
-    logits, row_ids = random_logits(2, 2, smooth=1), torch.tensor([0, 7])
+    logits, class_ids = random_logits(2, 2, smooth=1), torch.tensor([0, 7])
     upsample_logits = 3 * torch.randn(2, 64, 12, 16)
-    ids, _ = logits_to_mask(logits, row_ids, NO_THRESHOLD, upsample_logits, every_cell)
+    ids, _ = logits_to_mask(logits, class_ids, NO_THRESHOLD, upsample_logits, every_cell)
     best = convex_upsample(logits, upsample_logits).softmax(dim=1).argmax(dim=1)
-    assert torch.equal(ids.long(), row_ids[best])
-    bilinear, _ = logits_to_mask(logits, row_ids, NO_THRESHOLD)
+    assert torch.equal(ids.long(), class_ids[best])
+    bilinear, _ = logits_to_mask(logits, class_ids, NO_THRESHOLD)
     assert 0.005 < (ids != bilinear).float().mean() < 0.5, 'the weights must matter'
 
 

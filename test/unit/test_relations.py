@@ -18,7 +18,7 @@ from lgseg_ros.vocabulary.relations import (
 @pytest.fixture(scope='module')
 def known(weights):
     """The phrases of the shipped weights."""
-    return weights.bank.names
+    return weights.text_embeddings.names
 
 
 def test_every_phrase_of_the_weights_has_an_entry_and_every_entry_is_a_phrase(known):

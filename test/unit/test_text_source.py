@@ -51,10 +51,10 @@ print(cache_folder())'''
 
 def test_a_new_phrase_is_embedded_then_cached_then_known_without_clip(tiny_clip_weights, tiny_clip_folder):
     source = TextSource(tiny_clip_weights)
-    rows = source.rows(['car', 'Euro_Pallet', 'car', 'fork lift'])
+    rows = source.lookup(['car', 'Euro_Pallet', 'car', 'fork lift'])
     assert rows.shape == (4, 8) and rows.dtype == np.float32
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)   # the weights' own are kept in fp16
-    assert np.array_equal(rows[0], tiny_clip_weights.bank.rows(['car'])[0]) and np.array_equal(rows[0], rows[2])
+    assert np.array_equal(rows[0], tiny_clip_weights.text_embeddings.lookup(['car'])[0]) and np.array_equal(rows[0], rows[2])
     assert list(source.cache.templates) == ['euro pallet', 'fork lift']
     answer = run_python(WITHOUT_CLIP + '''
 from lgseg_ros.engines.weights import load_weights
@@ -101,7 +101,7 @@ for words in (['car', 'sidewlk', 'forklift'], [f'unknown word {i} ' + 'x' * 80 f
 
 def test_a_refusal_changes_no_vocabulary(tiny_clip_weights, monkeypatch):
     state = VocabularyState(TextSource(tiny_clip_weights))
-    before = state.replace(['car', 'lorry=truck|articulated lorry'], threshold=0.25)
+    before = state.replace(['car', 'lorry=truck|articulated lorry'], confidence_threshold=0.25)
     monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', 'nowhere.safetensors')
     refusing = VocabularyState(TextSource(tiny_clip_weights))
     with pytest.raises(VocabularyError, match="'snow plough' is not known.*nowhere.safetensors does not exist"):
@@ -109,7 +109,7 @@ def test_a_refusal_changes_no_vocabulary(tiny_clip_weights, monkeypatch):
     assert refusing.current is None
     after = state.replace(['sky'])
     assert before.texts == ('car', 'lorry=truck|articulated lorry') and before.version == 1
-    assert (after.version, after.texts, after.threshold) == (2, ('sky',), 0.25)
+    assert (after.version, after.texts, after.confidence_threshold) == (2, ('sky',), 0.25)
 
 
 # --- which encoder
@@ -141,7 +141,7 @@ def test_an_encoder_with_other_numbers_is_refused(tiny_clip_weights, tiny_clip_f
     for _ in range(2):
         with pytest.raises(VocabularyError,
                            match=r'other\.safetensors: its text encoder does not match small\.safetensors'):
-            source.rows(['forklift'])
+            source.lookup(['forklift'])
     assert source.cache.templates == {}
 
 
@@ -158,7 +158,7 @@ def test_damaged_and_hostile_checkpoints_are_refused(tiny_clip_weights, tiny_cli
     (tmp_path / name).write_bytes(content[name])
     monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(tmp_path / name))
     with pytest.raises(VocabularyError, match="'forklift' is not known.*cannot be loaded as tiny") as caught:
-        TextSource(tiny_clip_weights).rows(['forklift'])
+        TextSource(tiny_clip_weights).lookup(['forklift'])
     assert len(str(caught.value)) < 800
     assert not (tmp_path / 'harm-was-done').exists()
 
@@ -168,14 +168,14 @@ def test_weights_that_name_no_encoder_have_only_their_own_phrases(tiny_clip_weig
         (tmp_path / name).write_bytes((tiny_clip_folder / name).read_bytes())
     (tmp_path / 'small.json').write_text('{}')
     source = TextSource(load_weights(tmp_path / 'small.safetensors'))
-    assert len(source.rows(CLASS_NAMES)) == len(CLASS_NAMES)
+    assert len(source.lookup(CLASS_NAMES)) == len(CLASS_NAMES)
     with pytest.raises(VocabularyError, match='does not name its text encoder'):
-        source.rows(['forklift'])
+        source.lookup(['forklift'])
 
 
 def test_a_phrase_longer_than_the_encoder_reads_is_refused(tiny_clip_weights):
     with pytest.raises(VocabularyError, match='too long for the text encoder'):
-        TextSource(tiny_clip_weights).rows(['a ' * 45])
+        TextSource(tiny_clip_weights).lookup(['a ' * 45])
 
 
 @pytest.mark.parametrize('template', ['a photo', '{} and {}', ''])

@@ -7,7 +7,7 @@ import pytest
 
 from lgseg_ros.vocabulary.classes import VocabularyError, parse_class, parse_classes, phrases_of
 from lgseg_ros.vocabulary.presets import load_presets
-from lgseg_ros.vocabulary.text_embeddings import TextBank, load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import TextEmbeddings, load_text_embeddings
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 PHRASES = sorted({phrase for preset in load_presets().values() for spec in preset.classes.values()
@@ -15,14 +15,14 @@ PHRASES = sorted({phrase for preset in load_presets().values() for spec in prese
 
 
 @pytest.fixture
-def bank():
+def text_embeddings():
     vectors = np.random.default_rng(0).normal(size=(len(PHRASES), 8))
-    return TextBank(PHRASES, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return TextEmbeddings(PHRASES, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 @pytest.fixture
-def state(bank):
-    return VocabularyState(bank)
+def state(text_embeddings):
+    return VocabularyState(text_embeddings)
 
 
 def test_a_class_is_read_and_written_as_text():
@@ -62,10 +62,10 @@ def test_unknown_phrases_are_named_with_near_ones(state):
     assert state.current is None
 
 
-def test_text_embeddings_belong_to_their_class(state, bank):
+def test_text_embeddings_belong_to_their_class(state, text_embeddings):
     vocabulary = state.replace(['vehicle=car|truck', 'sky'])
-    assert vocabulary.row_ids.tolist() == [0, 0, 1]
-    assert np.array_equal(vocabulary.rows, bank.rows(['car', 'truck', 'sky']))
+    assert vocabulary.class_ids.tolist() == [0, 0, 1]
+    assert np.array_equal(vocabulary.text_embeddings, text_embeddings.lookup(['car', 'truck', 'sky']))
     assert vocabulary.texts == ('vehicle=car|truck', 'sky')
 
 
@@ -97,7 +97,7 @@ def test_a_refusal_changes_nothing(state):
         with pytest.raises(VocabularyError):
             state.replace(bad)
     with pytest.raises(VocabularyError, match='above 1'):
-        state.replace(['sky'], threshold=1.5)
+        state.replace(['sky'], confidence_threshold=1.5)
     with pytest.raises(VocabularyError, match='did you mean'):
         state.replace([], preset='cityscape')
     assert state.current is before
@@ -123,20 +123,20 @@ def test_prepare_and_validate_have_no_effect(state):
 
 
 def test_validate_checks_all_but_the_text_embeddings(state):
-    specs = state.validate(['vehicle=car|nonsense phrase', 'ROAD'], 'autoware', threshold=0.5)
+    specs = state.validate(['vehicle=car|nonsense phrase', 'ROAD'], 'autoware', confidence_threshold=0.5)
     assert phrases_of(specs) == ['car', 'nonsense phrase', 'road']
     state.replace(['thing 1'])
-    for classes, preset, threshold, reason in ((['a', 'a'], '', None, 'named twice'), ([], 'nope', None, 'is unknown'),
+    for classes, preset, confidence_threshold, reason in ((['a', 'a'], '', None, 'named twice'), ([], 'nope', None, 'is unknown'),
                                                ([], 'autoware', None, 'needs id 0'), (['sky'], '', 2.0, 'above 1')):
         with pytest.raises(VocabularyError, match=reason):
-            state.validate(classes, preset, threshold)
+            state.validate(classes, preset, confidence_threshold)
 
 
 def test_threshold_is_kept_unless_given(state):
-    assert state.replace(['sky'], threshold=0.3).threshold == 0.3
+    assert state.replace(['sky'], confidence_threshold=0.3).confidence_threshold == 0.3
     for keep in (None, math.nan, -1.0):
-        assert state.replace(['sky'], threshold=keep).threshold == 0.3
-    assert state.replace(['sky'], threshold=0.0).threshold == 0.0
+        assert state.replace(['sky'], confidence_threshold=keep).confidence_threshold == 0.3
+    assert state.replace(['sky'], confidence_threshold=0.0).confidence_threshold == 0.0
 
 
 @pytest.mark.parametrize('name', load_presets())
@@ -148,7 +148,7 @@ def test_presets_give_their_ids(state, name):
 
 def test_the_real_text_embeddings_hold_all_phrases_of_the_presets(clip_text_embeddings):
     for preset in load_presets().values():
-        clip_text_embeddings.rows([phrase for spec in preset.classes.values() for phrase in spec.phrases])
+        clip_text_embeddings.lookup([phrase for spec in preset.classes.values() for phrase in spec.phrases])
 
 
 def test_classes_with_a_preset_take_its_ids_and_phrases(state):
@@ -171,16 +171,16 @@ def test_fixed_ids_are_refused_when_taken(state, taken):
     assert state.replace(['thing 9']).ids == (len(taken),)   # the refused preset claimed nothing
 
 
-def test_autowares_ids_are_never_given_to_other_names(bank):
+def test_autowares_ids_are_never_given_to_other_names(text_embeddings):
     """Its filter deletes points by id: also those of 0 and of the labels that are no classes of the preset."""
     autoware = load_presets()['autoware']
     assert sorted(autoware.fixed.values()) == list(range(16))
     ids = {}
-    state = VocabularyState(bank, ids)
+    state = VocabularyState(text_embeddings, ids)
     assert state.replace(['ROAD', 'thing 1', 'thing 2'], 'autoware').ids == (9, 16, 17)
     assert state.replace(['thing 3', 'thing 4']).ids == (18, 19)   # the run goes on without naming the preset
     assert min(state.replace([], 'camvid').ids) == 20              # nor does another preset get them
-    assert VocabularyState(bank, ids).replace(['thing 5', 'SKY=sky']).ids[1] == 15
+    assert VocabularyState(text_embeddings, ids).replace(['thing 5', 'SKY=sky']).ids[1] == 15
     assert state.replace(['ROAD_PAINT=thing 6']).ids == (11,)      # a label of Autoware's by its own name
 
 
@@ -199,12 +199,12 @@ def test_presets_without_fixed_ids_give_way(state):
 def test_embedding_files_are_checked(tmp_path):
     missing = tmp_path / 'none.npz'
     with pytest.raises(VocabularyError, match='none.npz'):
-        load_npz_bank(missing)
+        load_text_embeddings(missing)
     (tmp_path / 'bad.npz').write_bytes(b'PK\x03\x04 not really')
     with pytest.raises(VocabularyError, match='bad.npz'):
-        load_npz_bank(tmp_path / 'bad.npz')
+        load_text_embeddings(tmp_path / 'bad.npz')
     np.savez(tmp_path / 'pickle.npz', names=np.array(['a', None], object), embeddings=np.ones((2, 3)))
     with pytest.raises(VocabularyError, match='pickle.npz'):
-        load_npz_bank(tmp_path / 'pickle.npz')
+        load_text_embeddings(tmp_path / 'pickle.npz')
     with pytest.raises(VocabularyError, match='not finite'):
-        TextBank(['a'], [[np.nan, 1]])
+        TextEmbeddings(['a'], [[np.nan, 1]])

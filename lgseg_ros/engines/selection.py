@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from ..vocabulary.vocabulary import VocabularyState
-from .frames import DEFAULT_PIXELS
+from .preprocessing import DEFAULT_PIXELS
 from .gpu import has_gpu_device
 from .self_test import SelfTest, SelfTestError
 from .self_test_data import read_golden
@@ -38,10 +38,10 @@ class Entry(NamedTuple):
 
 # The fastest first.  Modules are imported when their turn comes.
 ENGINES = {
-    'tensorrt': Entry('.tensorrt', 'TensorRTEngine', True),
-    'torch': Entry('.torch', 'TorchEngine', True),
-    'openvino': Entry('.openvino', 'OpenVinoEngine', False),
-    'onnxruntime': Entry('.onnxruntime', 'OnnxRuntimeEngine', False),
+    'tensorrt': Entry('.tensorrt_engine', 'TensorRTEngine', True),
+    'torch': Entry('.torch_engine', 'TorchEngine', True),
+    'openvino': Entry('.openvino_engine', 'OpenVinoEngine', False),
+    'onnxruntime': Entry('.onnxruntime_engine', 'OnnxRuntimeEngine', False),
 }
 ENGINE_NAMES = ('auto', *ENGINES)
 
@@ -54,7 +54,7 @@ def add_engine_arguments(parser):
                         help='numbers it computes with (default: %(default)s)')
 
 
-class Choice(NamedTuple):
+class EngineSelection(NamedTuple):
     """What was asked for and what runs.
 
     passed_over: (what, why not) of those that came before; self_test_failures: those of them whose masks were wrong.
@@ -64,7 +64,7 @@ class Choice(NamedTuple):
     asked_precision: str
     engine: str
     precision: str
-    passed_over: tuple
+    rejected: tuple
     self_test_failures: tuple = ()
 
     @property
@@ -75,7 +75,7 @@ class Choice(NamedTuple):
     def __str__(self):
         wanted = _label(self.asked, self.asked_precision)
         told = f'{wanted} asked for, {_label(self.engine, self.precision)} used'
-        reasons = '; '.join(f'{what}: {why}' for what, why in self.passed_over)
+        reasons = '; '.join(f'{what}: {why}' for what, why in self.rejected)
         return f'{told} ({reasons})' if reasons else told
 
 
@@ -83,16 +83,16 @@ def _label(engine, precision):
     return engine if precision == 'auto' else f'{engine} in {precision}'
 
 
-def log_choice(choice):
+def log_selection(choice):
     """Say a choice in Python's log: as an error where a self-test failed, as a warning where it is not what was asked for."""
     level = logging.ERROR if choice.self_test_failures else logging.WARNING if choice.fell_back else logging.INFO
     logging.getLogger(__name__).log(level, 'engine: %s', choice)
 
 
-def create_engine(settings, weights, report=log_choice, vocabulary=None):
+def create_engine(settings, weights, report=log_selection, vocabulary=None):
     """The engine that `settings` asks for, else the next that works.
 
-    settings: has engine, threads and network_pixels, and may have precision.
+    settings: has engine, threads and max_inference_pixels, and may have precision.
     report: called once with the `Choice`.
     vocabulary: warm the engine up with it, so that one that builds but cannot run is passed over too.
     Returns an `EngineWithFallback`.
@@ -107,7 +107,7 @@ def create_engine(settings, weights, report=log_choice, vocabulary=None):
 class _Candidates:
     """What may run, in order; `take` gives each at most once."""
 
-    def __init__(self, settings, weights: Weights, report: Callable[[Choice], None]) -> None:
+    def __init__(self, settings, weights: Weights, report: Callable[[EngineSelection], None]) -> None:
         self._settings, self._weights, self._report = settings, weights, report
         self._asked, self._precision = settings.engine, getattr(settings, 'precision', 'auto')
         self._taken = ''
@@ -127,13 +127,13 @@ class _Candidates:
         for name, number in self._left:
             self._taken = _label(name, number)
             try:
-                reason = _why_not(name, number, self._weights, self._settings, waits=name == self._asked)
+                reason = _rejection_reason(name, number, self._weights, self._settings, waits=name == self._asked)
                 engine = None if reason else _build(name, number, self._weights, self._settings, vocabulary)
             except Exception as error:   # every library has its own kinds, on import already; the next engine may do
                 self.reject(error)
                 continue
             if reason is None:
-                self._report(Choice(self._asked, self._precision, name, number, tuple(self._rejected),
+                self._report(EngineSelection(self._asked, self._precision, name, number, tuple(self._rejected),
                                     tuple(self._self_test_failures)))
                 return engine
             self._rejected.append((self._taken, reason))
@@ -216,17 +216,17 @@ def engine_class(name):
     return getattr(importlib.import_module(entry.module, __package__), entry.class_name)
 
 
-def _why_not(name, precision, weights, settings, waits):
+def _rejection_reason(name, precision, weights, settings, waits):
     """Why an engine is not even tried, or None.  waits: it was asked for by name, so that a slow start is accepted."""
     kind = engine_class(name)
     reason = kind.unavailable(precision)
     if reason is None and not waits and hasattr(kind, 'not_ready'):
-        reason = kind.not_ready(weights, settings.network_pixels, precision)
+        reason = kind.not_ready(weights, settings.max_inference_pixels, precision)
     return reason
 
 
 def _build(name, precision, weights, settings, vocabulary):
-    engine = engine_class(name)(weights, settings.threads, settings.network_pixels, precision)
+    engine = engine_class(name)(weights, settings.num_threads, settings.max_inference_pixels, precision)
     if vocabulary is not None:
         try:
             engine.warm_up(vocabulary)
@@ -236,17 +236,17 @@ def _build(name, precision, weights, settings, vocabulary):
     return engine
 
 
-def run_self_tests(weights: Weights, threads: int = 0) -> dict[str, dict[str, str]]:
+def run_self_tests(weights: Weights, num_threads: int = 0) -> dict[str, dict[str, str]]:
     """Try every engine that works here without a long build, in each precision, at the default image size.
 
     Returns:
         {'openvino fp32': {'state': 'passed', 'failed' or 'not tested', 'text': one line}} and so on.
     """
-    settings = SimpleNamespace(threads=threads, network_pixels=DEFAULT_PIXELS)
-    vocabulary, found = VocabularyState(weights.bank).replace(weights.bank.names[:8]), {}
+    settings = SimpleNamespace(num_threads=num_threads, max_inference_pixels=DEFAULT_PIXELS)
+    vocabulary, found = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:8]), {}
     for name, precision in product(candidates('auto'), PRECISIONS[1:]):
         try:
-            if _why_not(name, precision, weights, settings, waits=False) is not None:
+            if _rejection_reason(name, precision, weights, settings, waits=False) is not None:
                 continue
             engine = _build(name, precision, weights, settings, vocabulary)
         except SelfTestError as error:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..vocabulary.vocabulary import Vocabulary
-from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network
+from .preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network
 from .gpu import EngineError
-from .plans import Plans, bucket
+from .shape_cache import ShapeCache, bucket
 from .resize import linear_matrix, nearest_indices, shrinking_matrices
 from .self_test import SelfTest
 from .self_test_data import SMALL
@@ -28,7 +28,7 @@ class Shape(NamedTuple):
     batch: int
     frame: tuple     # (height, width, channels)
     order: str       # of the channels, as in Frame
-    rows: int        # a bucket
+    num_phrases: int        # a bucket
     network: tuple   # (height, width)
     output: tuple    # (height, width)
 
@@ -52,7 +52,7 @@ class TorchEngine:
         import torch
         return None if torch.cuda.is_available() else 'this PyTorch sees no CUDA device'
 
-    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto', device='auto',
+    def __init__(self, weights, num_threads=0, pixels=DEFAULT_PIXELS, precision='auto', device='auto',
                  graph=True):
         """weights: from `load_weights`; threads: of the CPU, 0 for torch's own choice; pixels: network size in all;
         precision: auto is fp16 on CUDA, fp32 on a CPU; device: auto, cpu or cuda; graph: False to run
@@ -68,31 +68,31 @@ class TorchEngine:
         self.precision = ('fp16' if self.device == 'cuda' else 'fp32') if precision == 'auto' else precision
         if self.precision == 'fp16' and self.device == 'cpu':
             raise EngineError('torch in fp16 needs a CUDA device; on a CPU it is slower than fp32')
-        if threads:
-            torch.set_num_threads(threads)
+        if num_threads:
+            torch.set_num_threads(num_threads)
         self.pixels, self.path = pixels, weights.path
         self.batch = BATCH if self.device == 'cuda' else 1   # most frames in one run that this gains by
         dtype = torch.float16 if self.precision == 'fp16' else torch.float32
         self._model = load_network(weights).to(self.device, dtype, memory_format=torch.channels_last)
-        self.self_test = SelfTest(weights, self.NAME, self.precision, threads)
+        self.self_test = SelfTest(weights, self.NAME, self.precision, num_threads)
         self.self_test.check(SMALL, self._infer)
         self._captured = graph and self.device != 'cpu'
-        self._plans = Plans(self._make_plan)
+        self._shape_contexts = ShapeCache(self._make_plan)
 
     def _infer(self, image: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
         """The mask of an RGB image [H, W, 3] of a network size, without a captured graph."""
         size = image.shape[:2]
-        plan = Plan(self._model, Shape(1, image.shape, 'rgb', bucket(len(vocabulary.rows)), size, size), graph=False)
+        plan = ShapeContext(self._model, Shape(1, image.shape, 'rgb', bucket(len(vocabulary.text_embeddings)), size, size), graph=False)
         return plan.run([Frame(image, 'rgb')], vocabulary)[0]
 
-    def _make_plan(self, shape: Shape) -> 'Plan':
-        """A `Plan`; one with a captured graph has passed the self-test.  Raises SelfTestError."""
-        plan = Plan(self._model, shape, self._captured)
+    def _make_plan(self, shape: Shape) -> 'ShapeContext':
+        """A `ShapeContext`; one with a captured graph has passed the self-test.  Raises SelfTestError."""
+        plan = ShapeContext(self._model, shape, self._captured)
         if self._captured:
             self.self_test.check_frames(
                 shape.frame[:2], shape.order == 'mono', shape.network, shape.output,
                 lambda image, vocabulary: plan.run([from_rgb(image, shape.order)] * shape.batch, vocabulary)[0],
-                max_rows=shape.rows)
+                max_phrases=shape.num_phrases)
         return plan
 
     def run(self, frames, vocabulary, size=None):
@@ -101,9 +101,9 @@ class TorchEngine:
         pixels, order = frames[0]
         height, width, channels = *pixels.shape[:2], pixels.size // (pixels.shape[0] * pixels.shape[1])
         network = network_size(height, width, self.pixels)
-        shape = Shape(len(frames), (height, width, channels), order, bucket(len(vocabulary.rows)), network,
+        shape = Shape(len(frames), (height, width, channels), order, bucket(len(vocabulary.text_embeddings)), network,
                       network if size == 'network' else (height, width))
-        return self._plans.get(shape).run(frames, vocabulary)
+        return self._shape_contexts.get(shape).run(frames, vocabulary)
 
     def warm_up(self, vocabulary, height=480, width=640):
         """Run once on a grey frame, so that the first real one is not slow; captures its graph on a GPU."""
@@ -119,7 +119,7 @@ class TorchEngine:
     def close(self):
         """Give back the device memory; the engine cannot be used afterwards."""
         import torch
-        self._plans.clear()
+        self._shape_contexts.clear()
         self._model = None
         if self.device != 'cpu':
             torch.cuda.empty_cache()   # PyTorch would keep it for itself, and another engine may come
@@ -135,7 +135,7 @@ def from_rgb(image: npt.NDArray[np.uint8], order: str) -> Frame:
     return Frame(np.ascontiguousarray(channels), order)
 
 
-class Plan:
+class ShapeContext:
     """Buffers for one `Shape` and, on CUDA, the captured graph between them."""
 
     def __init__(self, model, shape, graph=True):
@@ -143,16 +143,16 @@ class Plan:
         parameter = next(model.parameters())
         self._torch, self._model, self._shape = torch, model, shape
         device, self._dtype, cuda = parameter.device, parameter.dtype, parameter.is_cuda
-        batch, (height, width), rows = shape.batch, shape.output, shape.rows
+        batch, (height, width), rows = shape.batch, shape.output, shape.num_phrases
         # Only page-locked memory is copied without the processor's help.
         self._host_frames = torch.zeros(batch, *shape.frame, dtype=torch.uint8, pin_memory=cuda)
         self._host_masks = torch.zeros(2, batch, height, width, dtype=torch.uint8, pin_memory=cuda)
         self._frames = torch.zeros_like(self._host_frames, device=device)
-        self._rows = torch.zeros(rows, model.config.row_dim, dtype=self._dtype, device=device)
+        self._rows = torch.zeros(rows, model.config.embed_dim, dtype=self._dtype, device=device)
         self._real = torch.zeros(rows, dtype=torch.bool, device=device)
-        self._row_ids = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._threshold = torch.zeros((), device=device)
-        self._words = None   # the Vocabulary that rows, ids and threshold hold
+        self._class_ids = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._confidence_threshold = torch.zeros((), device=device)
+        self._vocabulary_loaded = None   # the Vocabulary that rows, ids and threshold hold
         self._prepare_resizing(device)
         self._recorded = cuda and graph
         self._graph, self._masks = None, None
@@ -194,16 +194,16 @@ class Plan:
 
     def _load_words(self, vocabulary):
         """Fill rows, ids and threshold; rows beyond the vocabulary's are masked."""
-        if vocabulary is self._words:
+        if vocabulary is self._vocabulary_loaded:
             return
-        count = len(vocabulary.rows)
+        count = len(vocabulary.text_embeddings)
         self._rows.zero_()
-        self._rows[:count] = self._torch.as_tensor(vocabulary.rows).to(self._rows)
-        self._row_ids[:count] = self._torch.as_tensor(vocabulary.row_ids).to(self._row_ids)
+        self._rows[:count] = self._torch.as_tensor(vocabulary.text_embeddings).to(self._rows)
+        self._class_ids[:count] = self._torch.as_tensor(vocabulary.class_ids).to(self._class_ids)
         self._real.zero_()
         self._real[:count] = True
-        self._threshold.fill_(vocabulary.threshold)
-        self._words = vocabulary
+        self._confidence_threshold.fill_(vocabulary.confidence_threshold)
+        self._vocabulary_loaded = vocabulary
 
     def _capture(self):
         """Record `_forward` once, after it has run on another stream, as PyTorch's notes on CUDA graphs ask."""
@@ -231,7 +231,7 @@ class Plan:
         images = (images / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         # Half floats resolve logits to 1/64 at best: what follows decides ties, so it is fp32.
         found = self._model(images, self._rows, self._real.expand(shape.batch, -1))
-        ids, confidence = logits_to_mask(found.logits.float(), self._row_ids, self._threshold, found.upsample_logits,
+        ids, confidence = logits_to_mask(found.logits.float(), self._class_ids, self._confidence_threshold, found.upsample_logits,
                                       every_cell=True)
         if self._enlarge:
             (y, x), (rows, columns) = self._nearest, self._enlarge

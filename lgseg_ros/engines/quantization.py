@@ -22,8 +22,8 @@ from ..vocabulary.classes import MAX_PHRASES, parse_class
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState
 from ..utils.atomic_write import atomic_write
 from .cpu import usable_cores
-from .frames import network_size, to_network
-from .onnxruntime import OnnxRuntimeEngine, session_options
+from .preprocessing import network_size, to_network
+from .onnxruntime_engine import OnnxRuntimeEngine, session_options
 
 TYPES = ('Conv', 'Clip', 'Relu')
 OF_WORDS = '/fusion'   # in the name of every node that mixes words and picture
@@ -42,7 +42,7 @@ class Quantizer:
         self.weights, rng = weights, np.random.default_rng(seed)
         self._folder = tempfile.TemporaryDirectory(prefix='lgseg-quantize-')
         self._source = OnnxRuntimeEngine(weights, precision='fp32').path
-        self._feeds = [feed(frame, draw_words(weights.bank, rng)) for frame in frames]
+        self._feeds = [feed(frame, draw_words(weights.text_embeddings, rng)) for frame in frames]
         self._checks = [feed(frame, trained_words(weights)) for frame in checks]
 
     def __enter__(self):
@@ -116,23 +116,23 @@ class _Reader(CalibrationDataReader):
 def feed(frame, vocabulary):
     """The graph's inputs for one frame."""
     picture = to_network(frame, network_size(*frame.pixels.shape[:2]))
-    return {'frames': picture[None], 'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids,
-            'threshold': np.array(vocabulary.threshold, np.float32)}
+    return {'frames': picture[None], 'rows': vocabulary.text_embeddings, 'row_ids': vocabulary.class_ids,
+            'threshold': np.array(vocabulary.confidence_threshold, np.float32)}
 
 
-def draw_words(bank, rng):
+def draw_words(text_embeddings, rng):
     """A `Vocabulary` of 2 to MOST_WORDS random words of the bank."""
-    count = min(int(rng.integers(2, MOST_WORDS + 1)), len(bank))
-    rows = bank.vectors[rng.choice(len(bank), count, replace=False)]
-    return Vocabulary(version=1, specs=(), ids=(), rows=rows, row_ids=np.arange(count), threshold=0.0, preset='')
+    count = min(int(rng.integers(2, MOST_WORDS + 1)), len(text_embeddings))
+    rows = text_embeddings.vectors[rng.choice(len(text_embeddings), count, replace=False)]
+    return Vocabulary(version=1, specs=(), ids=(), text_embeddings=rows, class_ids=np.arange(count), confidence_threshold=0.0, preset='')
 
 
 def trained_words(weights):
     """A `Vocabulary` of the classes that the weights' card names, as many as there can be, else of the first words of
     the bank."""
-    texts = weights.classes or weights.bank.names[:11]
+    texts = weights.classes or weights.text_embeddings.names[:11]
     rows = accumulate(len(parse_class(text).phrases) for text in texts)
-    return VocabularyState(weights.bank).replace([text for text, count in zip(texts, rows) if count <= MAX_PHRASES])
+    return VocabularyState(weights.text_embeddings).replace([text for text, count in zip(texts, rows) if count <= MAX_PHRASES])
 
 
 @contextmanager

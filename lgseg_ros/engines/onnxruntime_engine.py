@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ..vocabulary.vocabulary import Vocabulary
 from .cpu import has_int8_dot, usable_cores
-from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
+from .preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
 from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file
 from .self_test import SelfTest
 from .self_test_data import SMALL
@@ -27,7 +27,7 @@ class OnnxRuntimeEngine:
             return NO_INT8_DOT
         return 'ONNX Runtime runs fp32 and int8' if precision == 'fp16' else None
 
-    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
+    def __init__(self, weights, num_threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
         """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all;
         precision: auto is int8 where its file is there and the CPU is good at it, else fp32.
 
@@ -38,16 +38,16 @@ class OnnxRuntimeEngine:
         providers = _providers(onnxruntime.get_available_providers())
         if precision == 'auto':
             precision = 'int8' if len(providers) == 1 and has_int8(weights) else 'fp32'
-        self.pixels, self.threads, self.precision = pixels, threads or usable_cores(), precision
+        self.pixels, self.num_threads, self.precision = pixels, num_threads or usable_cores(), precision
         self.path = onnx_file(weights, precision)
         try:
-            self._session = onnxruntime.InferenceSession(str(self.path), session_options(self.threads, precision),
+            self._session = onnxruntime.InferenceSession(str(self.path), session_options(self.num_threads, precision),
                                                          providers=providers)
         except Exception as error:  # ONNX Runtime raises its own kinds for each sort of damage
             raise cannot_load(self.path, error, weights, precision) from error
         made_for = self._session.get_modelmeta().custom_metadata_map.get('weights_sha256')
         check_origin(self.path, made_for, weights, precision)
-        self.self_test = SelfTest(weights, self.NAME, precision, self.threads)
+        self.self_test = SelfTest(weights, self.NAME, precision, self.num_threads)
         # One graph for images of all sizes: one test of it is enough.
         self.self_test.check(SMALL, lambda image, vocabulary: self.infer(image[None], vocabulary)[0])
 
@@ -67,8 +67,8 @@ class OnnxRuntimeEngine:
     def infer(self, images: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> list[Mask]:
         """Masks of RGB images uint8 [B, H, W, 3] of a network size, each of the images' size."""
         ids, confidence = self._session.run(None, {
-            'frames': images, 'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids,
-            'threshold': np.array(vocabulary.threshold, np.float32)})
+            'frames': images, 'rows': vocabulary.text_embeddings, 'row_ids': vocabulary.class_ids,
+            'threshold': np.array(vocabulary.confidence_threshold, np.float32)})
         return [Mask(*pair) for pair in zip(ids, confidence)]
 
     def warm_up(self, vocabulary, height=480, width=640):
@@ -77,15 +77,15 @@ class OnnxRuntimeEngine:
 
     def summary(self):
         """One line for logs."""
-        return (f'{self.NAME} ({self._session.get_providers()[0]}, {self.precision}, {self.threads} threads) '
+        return (f'{self.NAME} ({self._session.get_providers()[0]}, {self.precision}, {self.num_threads} threads) '
                 f'with {self.path.name}')
 
 
-def session_options(threads, precision='fp32'):
+def session_options(num_threads, precision='fp32'):
     """How ONNX Runtime is to run a network in a node: with so many threads, and without its advice in the log."""
     import onnxruntime
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = num_threads
     # Workers that sleep between the operators of one frame cost it 4 to 12 %; workers that spin on after it would take
     # the cores that DDS and the node need.
     options.add_session_config_entry('session.force_spinning_stop', '1')

@@ -14,15 +14,15 @@ import numpy.typing as npt
 from ..utils.paths import find_share
 from ..vocabulary.vocabulary import Vocabulary
 from .engine_cache import Identity, engine_folder, why_not
-from .frames import DEFAULT_PIXELS, SMALLEST, Frame, Mask, network_size, to_network, to_output
+from .preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask, network_size, to_network, to_output
 from .gpu import EngineError, has_gpu_device
-from .plans import Plans
+from .shape_cache import ShapeCache
 from .self_test import SelfTest
 from .tensorrt_network import FORMAT
 from .weights import DEFAULT_WEIGHTS
 
 LOG = logging.getLogger(__name__)
-MOST_PLANS = 4   # each holds the network's working memory
+MAX_SHAPE_CONTEXTS = 4   # each holds the network's working memory
 PLAIN = 'plain'  # in place of a graph that cannot be recorded
 
 
@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 
     batch: int
     network: tuple   # (height, width)
-    rows: int
+    num_phrases: int
 
 
 def identify(weights, pixels, precision):
@@ -51,7 +51,7 @@ def build_command(weights, pixels, precision):
     if weights.path != find_share('weights', f'{DEFAULT_WEIGHTS}.safetensors'):
         command += ['--weights', str(weights.path.absolute())]
     if pixels != DEFAULT_PIXELS:
-        command += ['--network-pixels', str(pixels)]
+        command += ['--max-inference-pixels', str(pixels)]
     if precision == 'fp32':
         command += ['--precision', precision]
     return shlex.join(command)
@@ -84,7 +84,7 @@ class TensorRTEngine:
         return reason and (f'{reason}; build it once with: {build_command(weights, pixels, precision)}, '
                            'or ask for engine tensorrt by name')
 
-    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
+    def __init__(self, weights, num_threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
         """weights: from `load_weights`; threads: not used; pixels: network size in all; precision: auto is fp16.
 
         Builds the engine where the cache has none, which takes minutes.  Raises EngineError with the reason.  `run` and
@@ -106,23 +106,23 @@ class TensorRTEngine:
             LOG.warning('TensorRT: %s does not load (%s); building it again', path, error)
             self._load(load_tensorrt_engine(weights, identity, again=True).engine)
         self._stream = self._cuda.new_stream()
-        self.self_test = SelfTest(weights, self.NAME, self.precision, threads)
+        self.self_test = SelfTest(weights, self.NAME, self.precision, num_threads)
         self._tested = set()   # network sizes
-        self._plans = Plans(self._make_plan, MOST_PLANS)
+        self._shape_contexts = ShapeCache(self._make_plan, MAX_SHAPE_CONTEXTS)
         self.batch = self._largest[0]   # most frames in one run
         self._build_command = build_command(weights, pixels, precision)
         self._said_clamped = False
 
-    def _make_plan(self, shape: Shape) -> 'Plan':
-        """A `Plan`, once the engine has passed the self-test at its network size.  Raises SelfTestError."""
+    def _make_plan(self, shape: Shape) -> 'ShapeContext':
+        """A `ShapeContext`, once the engine has passed the self-test at its network size.  Raises SelfTestError."""
         if shape.network not in self._tested:
             self.self_test.check(shape.network, self._infer)
             self._tested.add(shape.network)
-        return Plan(self._cuda, self._engine, self._stream, shape)
+        return ShapeContext(self._cuda, self._engine, self._stream, shape)
 
     def _infer(self, image: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
         """The mask of an RGB image [H, W, 3] of a network size."""
-        plan = Plan(self._cuda, self._engine, self._stream, Shape(1, image.shape[:2], len(vocabulary.rows)))
+        plan = ShapeContext(self._cuda, self._engine, self._stream, Shape(1, image.shape[:2], len(vocabulary.text_embeddings)))
         try:
             ids, confidence = plan.run([Frame(image, 'rgb')], vocabulary)
             return Mask(ids[0].copy(), confidence[0].copy())
@@ -148,7 +148,7 @@ class TensorRTEngine:
         most, masks = self._largest[0], []
         for first in range(0, len(frames), most):
             part = frames[first:first + most]
-            plan = self._plans.get(Shape(len(part), network, len(vocabulary.rows)))
+            plan = self._shape_contexts.get(Shape(len(part), network, len(vocabulary.text_embeddings)))
             ids, confidence = plan.run(part, vocabulary)
             # Copied: the next frame overwrites the plan's buffers, and a resize would copy anyway.
             masks += [to_output(i.copy(), c.copy(), target) for i, c in zip(ids, confidence)]
@@ -175,7 +175,7 @@ class TensorRTEngine:
 
     def close(self):
         """Give back the device memory; the engine cannot be used afterwards."""
-        self._plans.clear()
+        self._shape_contexts.clear()
         self._cuda.StreamDestroy(self._stream)
         self._engine = self._runtime = None
 
@@ -185,12 +185,12 @@ def clamp(size, largest):
     return tuple(min(max(side, SMALLEST), most) for side, most in zip(size, largest))
 
 
-class Plan:
+class ShapeContext:
     """Buffers, an execution context and the captured graph for one `Shape`."""
 
     def __init__(self, cuda, engine, stream, shape):
         from .cuda import Buffer
-        self._cuda, self._stream, self._graph, self._words = cuda, stream, None, None
+        self._cuda, self._stream, self._graph, self._vocabulary_loaded = cuda, stream, None, None
         batch, size, rows = shape
         dim = engine.get_tensor_shape('rows')[1]
         specs = {'frames': ((batch, *size, 3), np.uint8), 'rows': ((rows, dim), np.float32),
@@ -216,7 +216,7 @@ class Plan:
         buffers, stream = self._buffers, self._stream
         for place, frame in zip(buffers['frames'].host, frames):
             np.copyto(place, to_network(frame, place.shape[:2]))
-        if vocabulary is not self._words:
+        if vocabulary is not self._vocabulary_loaded:
             self._upload_words(vocabulary)
         buffers['frames'].upload(stream)
         self._launch()
@@ -229,7 +229,7 @@ class Plan:
         for name in ('rows', 'row_ids', 'threshold'):
             self._buffers[name].host[...] = getattr(vocabulary, name)
             self._buffers[name].upload(self._stream)
-        self._words = vocabulary
+        self._vocabulary_loaded = vocabulary
 
     def _launch(self):
         """Send the network to the stream: the first time as it is, in which TensorRT settles what the shapes fix; then

@@ -12,7 +12,7 @@ from ..utils.paths import cache_folder
 from ..vocabulary.vocabulary import Vocabulary
 from .cache_key import cache_key, cpu_parts, exclusive, remove_files
 from .cpu import has_half, has_int8_dot, usable_cores
-from .frames import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
+from .preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
 from .gpu import has_gpu_device
 from .onnx_files import NO_INT8_DOT, cannot_load, check_origin, has_int8, onnx_file
 from .self_test import SelfTest, SelfTestError
@@ -22,7 +22,7 @@ from .weights import file_sha256
 if TYPE_CHECKING:
     import openvino
 
-MOST_SIZES = 4   # compiled graphs that are kept, one a network size
+MAX_SIZES = 4   # compiled graphs that are kept, one a network size
 NO_HALF = 'this CPU has no half precision (AVX512-BF16 or AMX, or fp16 on arm64)'
 
 
@@ -51,7 +51,7 @@ class OpenVinoEngine:
         import onnxruntime
         return 'ONNX Runtime has CUDA here' if 'CUDAExecutionProvider' in onnxruntime.get_available_providers() else None
 
-    def __init__(self, weights, threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
+    def __init__(self, weights, num_threads=0, pixels=DEFAULT_PIXELS, precision='auto'):
         """weights: from `load_weights`; threads: 0 for all usable cores; pixels: network size in all;
         precision: fp16 is bfloat16 on x86-64; auto is int8 where its file is there and the CPU is good at it, else
         fp32.
@@ -62,7 +62,7 @@ class OpenVinoEngine:
         import openvino
         if precision == 'auto':
             precision = 'int8' if has_int8(weights) else 'fp32'
-        self.pixels, self.threads, self.precision = pixels, threads or usable_cores(), precision
+        self.pixels, self.num_threads, self.precision = pixels, num_threads or usable_cores(), precision
         self.path = onnx_file(weights, precision)
         self._core, self._file_digest = openvino.Core(), file_sha256(self.path)
         try:
@@ -70,7 +70,7 @@ class OpenVinoEngine:
         except Exception as error:   # of whatever kind the ONNX reader raises
             raise cannot_load(self.path, error, weights, precision) from error
         check_origin(self.path, _metadata(self._model), weights, precision)
-        self.self_test = SelfTest(weights, self.NAME, precision, self.threads)
+        self.self_test = SelfTest(weights, self.NAME, precision, self.num_threads)
         self._requests = OrderedDict()   # network size -> infer request, the latest used last
 
     def run(self, frames, vocabulary, size=None):
@@ -93,20 +93,20 @@ class OpenVinoEngine:
 
     def summary(self):
         """One line for logs."""
-        return f'{self.NAME} (CPU, {self.precision}, {self.threads} threads) with {self.path.name}'
+        return f'{self.NAME} (CPU, {self.precision}, {self.num_threads} threads) with {self.path.name}'
 
     def _request(self, net):
         """The infer request for a network size, compiled on first use; the one longest unused is dropped."""
         if net not in self._requests:
             self._requests[net] = self._compile(net)
-            if len(self._requests) > MOST_SIZES:
+            if len(self._requests) > MAX_SIZES:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(net)
         return self._requests[net]
 
     def _settings(self):
         half = 'bf16' if platform.machine() in ('x86_64', 'AMD64') else 'f16'
-        return {'INFERENCE_NUM_THREADS': self.threads, 'PERFORMANCE_HINT': 'LATENCY',
+        return {'INFERENCE_NUM_THREADS': self.num_threads, 'PERFORMANCE_HINT': 'LATENCY',
                 'INFERENCE_PRECISION_HINT': half if self.precision == 'fp16' else 'f32',
                 # The node's other threads, and DDS, use the same cores.
                 'ENABLE_CPU_PINNING': False}
@@ -143,8 +143,8 @@ class OpenVinoEngine:
 
 def _infer(request: 'openvino.InferRequest', image: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
     """The mask of an RGB image uint8 [H, W, 3] of the request's size."""
-    request.infer({'frames': image[None], 'rows': vocabulary.rows, 'row_ids': vocabulary.row_ids,
-                   'threshold': np.array(vocabulary.threshold, np.float32)})
+    request.infer({'frames': image[None], 'rows': vocabulary.text_embeddings, 'row_ids': vocabulary.class_ids,
+                   'threshold': np.array(vocabulary.confidence_threshold, np.float32)})
     # Copied: the next frame overwrites these buffers.
     return Mask(*(request.get_tensor(name).data[0].copy() for name in ('ids', 'confidence')))
 

@@ -13,12 +13,12 @@ DEFAULT_PIXELS = 480 * 360
 ALL_PIXELS = 2 ** 31   # in place of a limit: no picture is shrunk
 
 
-def check_numbers(pixels, threads=0):
+def check_numbers(pixels, num_threads=0):
     """Raise ValueError for network pixels or threads that cannot be; names the option of the command line."""
     if pixels < SMALLEST ** 2:
-        raise ValueError(f'--network-pixels is {pixels}; give at least {SMALLEST ** 2}')
-    if threads < 0:
-        raise ValueError(f'--threads is {threads}; give 1 or more, or 0 for all cores')
+        raise ValueError(f'--max-inference-pixels is {pixels}; give at least {SMALLEST ** 2}')
+    if num_threads < 0:
+        raise ValueError(f'--num-threads is {num_threads}; give 1 or more, or 0 for all cores')
 
 
 class Frame(NamedTuple):

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 BUCKETS = (8, 16, 32, 64, 128, 256)   # text rows are padded up to one of these
-MOST_PLANS = 6                        # a few cameras' sizes times two vocabularies
+MAX_SHAPE_CONTEXTS = 6                        # a few cameras' sizes times two vocabularies
 
 
 def bucket(rows):
@@ -11,10 +11,10 @@ def bucket(rows):
     return next(size for size in BUCKETS if size >= rows)
 
 
-class Plans:
+class ShapeCache:
     """Makes what a key asks for and keeps the `limit` used last; what is dropped is closed, if it can be."""
 
-    def __init__(self, make, limit=MOST_PLANS):
+    def __init__(self, make, limit=MAX_SHAPE_CONTEXTS):
         """make: called with the key."""
         self._make, self._limit, self._kept = make, limit, OrderedDict()
 
