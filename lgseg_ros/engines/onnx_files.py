@@ -5,6 +5,23 @@ import logging
 from .cpu import has_int8_dot
 from .weights import WeightsError, check_onnx
 
+# Names in the graph. They stand in the ONNX files that are shipped, so those of older versions stay: `rows` are the text
+# embeddings, `row_ids` the class id of each.
+FRAMES_INPUT = 'frames'
+"""uint8 [batch, height, width, 3], RGB; height and width are multiples of 8."""
+TEXT_EMBEDDINGS_INPUT = 'rows'
+"""float32 [K, embed_dim], projected text embeddings of unit length."""
+CLASS_IDS_INPUT = 'row_ids'
+"""int64 [K], class id of each text embedding, 0 to 254."""
+CONFIDENCE_THRESHOLD_INPUT = 'threshold'
+"""float32 scalar, 0 to 1."""
+IDS_OUTPUT = 'ids'
+"""uint8 [batch, height, width], class id of each pixel, 255 where unlabelled."""
+CONFIDENCE_OUTPUT = 'confidence'
+"""uint8 [batch, height, width], 255 is probability 1."""
+INPUTS = (FRAMES_INPUT, TEXT_EMBEDDINGS_INPUT, CLASS_IDS_INPUT, CONFIDENCE_THRESHOLD_INPUT)
+OUTPUTS = (IDS_OUTPUT, CONFIDENCE_OUTPUT)
+
 NO_INT8_DOT = 'this CPU has no 8-bit dot products (VNNI, or dotprod on arm64), without which int8 is slow and saturates'
 
 

@@ -18,6 +18,11 @@ from ..vocabulary.text_embeddings import TextEmbeddings
 from ..vocabulary.classes import ClassSpec, parse_class
 
 DEFAULT_WEIGHTS = 'lgseg_lite0'
+# Keys in the .safetensors files that are shipped, so those of older versions stay.
+TEXT_EMBEDDINGS_TENSOR = 'text.rows'
+"""Projected text embeddings, fp16 [N, embed_dim]."""
+PHRASES_METADATA = 'bank_names'
+"""The phrase of each text embedding, a JSON list of N strings."""
 
 
 class WeightsError(ValueError):
@@ -92,8 +97,8 @@ def load_weights(spec=DEFAULT_WEIGHTS):
         with safe_open(path, framework='numpy') as file:
             metadata = file.metadata() or {}
             rows, matrix, bias = (file.get_tensor(name).astype(np.float32)
-                                  for name in ('text.rows', 'project.weight', 'project.bias'))
-        text_embeddings = TextEmbeddings(_of_kind(list, json.loads(metadata['bank_names'])), rows)
+                                  for name in (TEXT_EMBEDDINGS_TENSOR, 'project.weight', 'project.bias'))
+        text_embeddings = TextEmbeddings(_of_kind(list, json.loads(metadata[PHRASES_METADATA])), rows)
         card = _of_kind(dict, json.loads(path.with_suffix('.json').read_text()))
     except FileNotFoundError as error:
         raise WeightsError(f'{error.filename} is missing beside {path}; copy the whole set of files') from error
