@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .engines.selection import EngineSelection, close_engine, create_engine, log_selection
 from .engines.preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask
+from .engines.selection import EngineSelection, close_engine, create_engine, log_selection
 from .engines.weights import Weights
 from .vocabulary.classes import phrases_of
 from .vocabulary.text_source import FoundEmbeddings, TextSource
@@ -78,7 +78,9 @@ class SegmentationPipeline:
         """The current vocabulary; None before the first `set_vocabulary`."""
         return self.state.current
 
-    def new_phrases(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> list[str]:
+    def new_phrases(
+        self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None
+    ) -> list[str]:
         """Check a vocabulary and return its phrases that only the text encoder can embed. Fast; changes nothing.
 
         Args and errors are those of `VocabularyState.validate`.
@@ -89,7 +91,9 @@ class SegmentationPipeline:
         """Embed new phrases with the text encoder, which takes seconds; see `TextSource.embed`."""
         return self.text_source.embed(phrases)
 
-    def set_vocabulary(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> Vocabulary:
+    def set_vocabulary(
+        self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None
+    ) -> Vocabulary:
         """Replace the vocabulary; phrases that are still new are embedded first.
 
         Args and errors are those of `VocabularyState.validate`. After an error the old vocabulary is still current.

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..demo.street import StreetCamera
 from ..engines.cpu import machine, usable_cores
-from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
 from ..engines.preprocessing import DEFAULT_PIXELS, Frame, check_numbers
+from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
 from ..engines.timing import rows_of, table, time_in_turn
 from ..engines.weights import DEFAULT_WEIGHTS, Weights, load_weights
-from ..demo.street import StreetCamera
 from ..vocabulary.classes import parse_class
 from ..vocabulary.vocabulary import VocabularyState
 from .json_output import add_json_option, write_json
@@ -65,8 +65,10 @@ def run(arguments):
     result = {'benchmark': 'lgseg bench', 'machine': machine(), 'num_threads': arguments.num_threads or usable_cores(),
               'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'rounds': arguments.rounds,
               'warm_up': arguments.warm_up, 'rows': [], 'not_available': lacking}
-    print(f'{result["machine"]}; {result["num_threads"]} threads; {arguments.rounds} rounds after {arguments.warm_up} to '
-          f'warm up; {weights.path.stem}')
+    print(
+        f'{result["machine"]}; {result["num_threads"]} threads; {arguments.rounds} rounds after {arguments.warm_up} to '
+        f'warm up; {weights.path.stem}'
+    )
     for reason in lacking:
         print(f'not available: {reason["name"]}: {reason["reason"]}')
     try:

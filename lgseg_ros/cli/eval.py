@@ -41,8 +41,8 @@ ROWS = (('mIoU', 'miou'), ('pixel accuracy', 'pixel_accuracy'), ('frequency-weig
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of `lgseg eval`."""
-    from ..engines.selection import ENGINE_NAMES, PRECISIONS
     from ..engines.preprocessing import DEFAULT_PIXELS
+    from ..engines.selection import ENGINE_NAMES, PRECISIONS
     from ..engines.weights import DEFAULT_WEIGHTS
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
@@ -125,8 +125,8 @@ def _network(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, A
 def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
     """The engine that was asked for and no other, whose metrics would be taken for its own.  Raises ValueError."""
     from ..engines.cpu import has_int8_dot
-    from ..engines.selection import create_engine
     from ..engines.onnxruntime_engine import OnnxRuntimeEngine
+    from ..engines.selection import create_engine
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
         # Too slow for a robot here, but as accurate as where the CPU has the instructions.
         return OnnxRuntimeEngine(weights, 0, pixels, 'int8')
@@ -134,7 +134,10 @@ def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
     def refuse_fallback(choice: EngineSelection) -> None:
         if choice.fell_back:
             raise ValueError(f'{choice}; only the engine and precision that were asked for are measured')
-    settings = Namespace(engine=arguments.engine, precision=arguments.precision, num_threads=0, max_inference_pixels=pixels)
+
+    settings = Namespace(
+        engine=arguments.engine, precision=arguments.precision, num_threads=0, max_inference_pixels=pixels
+    )
     return create_engine(settings, weights, refuse_fallback)
 
 
@@ -148,9 +151,13 @@ def _torch_run(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str,
     pixels = arguments.max_inference_pixels or trained.config.get('max_inference_pixels', 0)
     text_embeddings = read_text_embeddings(trained, arguments.text_embeddings)
     with torch.no_grad():
-        rows = trained.model.project_text(torch.from_numpy(text_embeddings.vectors)).numpy()
+        projected = trained.model.project_text(torch.from_numpy(text_embeddings.vectors)).numpy()
     facts = {'run': trained.folder.resolve().name, 'epoch': trained.epoch, 'max_inference_pixels': pixels, **TORCH}
-    return TextEmbeddings(text_embeddings.names, rows), _torch(trained.model, arguments.device, pixels or ALL_PIXELS), facts
+    return (
+        TextEmbeddings(text_embeddings.names, projected),
+        _torch(trained.model, arguments.device, pixels or ALL_PIXELS),
+        facts,
+    )
 
 
 def _torch(model: BaseNetwork, device: str, pixels: int) -> Prepare:
@@ -160,5 +167,6 @@ def _torch(model: BaseNetwork, device: str, pixels: int) -> Prepare:
     from ..training.evaluation import torch_predictor
     own_device = select_device(device)
     model = model.to(own_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return lambda prompts: torch_predictor(model, torch.from_numpy(prompts.vectors).to(own_device), prompts.class_indices,
-                                           pixels)
+    return lambda prompts: torch_predictor(
+        model, torch.from_numpy(prompts.vectors).to(own_device), prompts.class_indices, pixels
+    )

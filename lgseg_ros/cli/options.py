@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..engines.selection import ENGINE_NAMES, PRECISIONS
 from ..engines.preprocessing import DEFAULT_PIXELS
+from ..engines.selection import ENGINE_NAMES, PRECISIONS
 from ..engines.weights import DEFAULT_WEIGHTS
 from ..media.images import parse_size
 

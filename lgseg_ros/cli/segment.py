@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment the input and print each class's share of the pixels. Returns 0."""
-    options = EngineOptions(arguments.engine, arguments.precision, arguments.num_threads, arguments.max_inference_pixels)
+    options = EngineOptions(
+        arguments.engine, arguments.precision, arguments.num_threads, arguments.max_inference_pixels
+    )
     pipeline = SegmentationPipeline(load_weights(arguments.weights))
     vocabulary = set_vocabulary(pipeline, arguments)
     out = Path(arguments.out or default_output(arguments.input))

@@ -7,7 +7,7 @@ run.json; "lgseg export --run OUT" makes weights of it.
 Examples:
   lgseg train --data ../shared/data/camvid --text-embeddings ../shared/text/clip_vit_b16_bank.npz --out runs/street
   lgseg train --data a --data b --val a --text-embeddings EMBEDDINGS.npz --out runs/ab --batch-size 32 --crop 512x768
-  lgseg train --data DIR --text-embeddings EMBEDDINGS.npz --out RUN --init lgseg_lite0 --epochs 20 --lr 5e-4     (fine-tuning)
+  lgseg train --data DIR --text-embeddings EMBEDDINGS.npz --out RUN --init lgseg_lite0 --epochs 20 --lr 5e-4
   torchrun --nproc-per-node 4 -m lgseg_ros.cli.main train --data DIR --text-embeddings EMBEDDINGS.npz --out RUN
 """
 
@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--val', metavar='DIR',
                       help='data set to validate on (default: the first --data, if it has the split)')
     data.add_argument('--val-split', default='val', help='default: %(default)s')
-    data.add_argument('--text-embeddings', required=True, metavar='NPZ', help='text embeddings: phrases and their vectors')
+    data.add_argument(
+        '--text-embeddings', required=True, metavar='NPZ', help='text embeddings: phrases and their vectors'
+    )
     data.add_argument('--unseen', default='', metavar='LIST',
                       help='classes whose labels are hidden in training, "car,tree"')
     data.add_argument('--image-cache', type=float, metavar='GB', dest='cache_gigabytes',
@@ -188,9 +190,17 @@ def make_trainer(arguments: argparse.Namespace, device: torch.device) -> Trainer
     if workers < 1:
         raise ValueError(f'num_workers is {workers}; give 1 thread or more')
     if workers > 1:
-        cv2.setNumThreads(1)   # else each of them brings as many again
-    return Trainer(datasets, _validation(arguments, cache), text_embeddings, config, start.config if start else model_config,
-                   device, workers, start)
+        cv2.setNumThreads(1)  # else each of them brings as many again
+    return Trainer(
+        datasets,
+        _validation(arguments, cache),
+        text_embeddings,
+        config,
+        start.config if start else model_config,
+        device,
+        workers,
+        start,
+    )
 
 
 def _image_cache(gigabytes: float | None) -> ImageCache:
@@ -209,10 +219,12 @@ def check_same_text_embeddings(arguments: argparse.Namespace) -> None:
     from ..engines.weights import file_sha256
     from ..training.run_directory import CHECKPOINT, read_origin
     origin = read_origin(arguments.out) if (Path(arguments.out) / CHECKPOINT).exists() else {}
-    if origin.get('bank_sha256') not in (None, file_sha256(arguments.text_embeddings)):
-        raise ValueError(f'{arguments.text_embeddings} does not hold the text embeddings that {arguments.out} began with '
-                         f'({origin["bank"]}, perhaps changed since); give those to resume, or another `out` to start '
-                         'afresh')
+    if origin.get('text_embeddings_sha256') not in (None, file_sha256(arguments.text_embeddings)):
+        raise ValueError(
+            f'{arguments.text_embeddings} does not hold the text embeddings that {arguments.out} began with '
+            f'({origin["text_embeddings"]}, perhaps changed since); give those to resume, or another `out` to start '
+            'afresh'
+        )
 
 
 def _start(arguments: argparse.Namespace, text_embeddings: Embeddings) -> SegmentationNetwork:
@@ -288,9 +300,20 @@ def write_origin(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (path.exists() and (path.parent / CHECKPOINT).exists()):   # a run that ended before its first epoch
         before = load_weights(arguments.init).card.get('stages', []) if arguments.init else []
-        path.write_text(json.dumps({'command': shlex.join(['lgseg', *argv]), 'data': arguments.data,
-                                    'bank': arguments.text_embeddings, 'bank_sha256': file_sha256(arguments.text_embeddings),
-                                    'before': before, 'versions': versions()}, indent=2) + '\n')
+        path.write_text(
+            json.dumps(
+                {
+                    'command': shlex.join(['lgseg', *argv]),
+                    'data': arguments.data,
+                    'text_embeddings': arguments.text_embeddings,
+                    'text_embeddings_sha256': file_sha256(arguments.text_embeddings),
+                    'before': before,
+                    'versions': versions(),
+                },
+                indent=2,
+            )
+            + '\n'
+        )
 
 
 def _report(arguments: argparse.Namespace, trainer: Trainer, metrics: dict[str, Any] | None, seconds: float) -> None:

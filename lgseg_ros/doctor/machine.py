@@ -66,7 +66,7 @@ def cores() -> CheckResult:
     if quota is not None and quota < seen:
         num_threads = max(int(quota), 1)
         return warn(f'{found}, but a quota of {quota:.1f} cores: more threads than that are throttled',
-                    f'set the parameter num_threads:={num_threads}, or raise the quota of the container (docker --cpus)')
+                    f'set the parameter num_threads:={num_threads}, or raise the container quota (docker --cpus)')
     return ok(found)
 
 

@@ -9,15 +9,15 @@ from ..utils.subprocesses import run_code
 from .check_result import CheckResult, fail, ok, skip, warn
 
 # Loading the engine checks that the ONNX file is complete and was exported from these weights.
-LOAD = '''
+LOAD = """
 import sys
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 weights = load_weights(sys.argv[1])
 for precision in ('fp32', 'auto'):
     OnnxRuntimeEngine(weights, threads=1, precision=precision)
-print(f'{len(weights.bank)} phrases')
-'''
+print(f'{len(weights.text_embeddings)} phrases')
+"""
 # Every engine that works here, in each precision, on its self-test at the default image size.
 SELF_TESTS = '''
 import json, sys

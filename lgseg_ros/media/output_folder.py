@@ -131,7 +131,8 @@ class OutputFolder:
     def summary(self) -> Summary:
         """Return the content of classes.json so far."""
         shares = [round(float(share), 5) for share in self._counts / max(self._counts.sum(), 1)]
-        return {'video': self.video, 'frames': self._frames, 'confidence_threshold': self._vocabulary.confidence_threshold,
+        return {'video': self.video, 'frames': self._frames,
+                'confidence_threshold': self._vocabulary.confidence_threshold,
                 'classes': [{'id': i, 'name': spec.name, 'phrases': list(spec.phrases), 'share': shares[i]}
                             for spec, i in zip(self._vocabulary.specs, self._vocabulary.ids, strict=True)],
                 'unlabelled': {'id': UNLABELLED, 'share': shares[UNLABELLED]}}

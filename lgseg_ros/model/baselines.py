@@ -51,8 +51,10 @@ class LSegNetwork(FrozenTextNetwork):
         self.pyramid = Pyramid(self.channels, config.pyramid_dim, config.pixel_dim)
         self.deep_to_text = nn.Conv2d(config.pyramid_dim, config.text_dim, 1)
 
-    def forward(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
-        """Segment as `SegmentationNetwork.forward`; the width of `rows` is text_dim."""
+    def forward(
+        self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> NetworkOutput:
+        """Segment as `SegmentationNetwork.forward`; the width of `embeddings` is text_dim."""
         embeddings, bias = batched_embeddings(images, embeddings, mask)
         features = self.backbone(images)
         deep = self.pyramid.deep(features)
@@ -95,7 +97,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, embeddings: torch.Tensor, memory: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Update the text embeddings `rows` [B, K, D] by memory [B, N, D]; bias [B, K] is of `padding_bias`."""
+        """Update the text embeddings `embeddings` [B, K, D] by memory [B, N, D]; bias [B, K] is of `padding_bias`."""
         normed = self.norm1(embeddings)
         embeddings = embeddings + self.dropout(self.own(normed, normed, bias))
         embeddings = embeddings + self.dropout(self.cross(self.norm2(embeddings), memory))
@@ -122,7 +124,7 @@ class ContextDecoder(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
     def forward(self, embeddings: torch.Tensor, context: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Text embeddings `rows` [B, K, D], context [B, N, D] and bias [B, K] of `padding_bias` -> [B, K, D]."""
+        """Text embeddings `embeddings` [B, K, D], context [B, N, D] and bias [B, K] of `padding_bias` -> [B, K, D]."""
         memory, embeddings = self.memory(context), self.query(embeddings)
         for layer in self.layers:
             embeddings = layer(embeddings, memory, bias)
@@ -133,8 +135,8 @@ class ContextDecoder(nn.Module):
 class DenseCLIPNetwork(FrozenTextNetwork):
     """Score map on the deepest map and post-model prompting (Rao et al., "DenseCLIP", CVPR 2022).
 
-    The text embeddings become rows + gamma * decoder(rows, [mean, deepest map]), with gamma 1e-4 at the start.  Their
-    score map joins the deepest map and carries the auxiliary loss.  DenseCLIP appends the score map as K channels.
+    The text embeddings become embeddings + gamma * decoder(embeddings, [mean, deepest map]), with gamma 1e-4 at the
+    start.  Their score map joins the deepest map and carries the auxiliary loss.  DenseCLIP appends the score map as K channels.
     Here the vocabulary, and so K and its order, changes from call to call.  So the expected text embedding is appended:
     at every position the text embeddings weighted by the softmax of their scores.
     """
@@ -148,8 +150,10 @@ class DenseCLIPNetwork(FrozenTextNetwork):
         self.gamma = nn.Parameter(torch.full((config.text_dim,), 1e-4))
         self.pyramid = Pyramid((*shallower, deepest + config.text_dim), config.pyramid_dim, config.pixel_dim)
 
-    def forward(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
-        """Segment as `SegmentationNetwork.forward`; the width of `rows` is text_dim."""
+    def forward(
+        self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> NetworkOutput:
+        """Segment as `SegmentationNetwork.forward`; the width of `embeddings` is text_dim."""
         embeddings, bias = batched_embeddings(images, embeddings, mask)
         *shallower, deepest = self.backbone(images)
         visual = self.visual(deepest)

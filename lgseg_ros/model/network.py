@@ -62,7 +62,10 @@ class BaseNetwork(nn.Module, ABC):
         """
 
     if TYPE_CHECKING:
-        def __call__(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
+
+        def __call__(
+            self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None
+        ) -> NetworkOutput:
             """Segment; see `SegmentationNetwork.forward`."""
 
     def describe(self) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def cosine_logits(pixels: torch.Tensor, embeddings: torch.Tensor, tau: float) ->
 
     Args:
         pixels: float [B, C, H, W], of any length.
-        rows: text embeddings, float [B, K, C], of any length.
+        embeddings: text embeddings, float [B, K, C], of any length.
         tau: temperature, above 0.
 
     Returns:
@@ -155,7 +158,7 @@ def batched_embeddings(images: torch.Tensor, embeddings: torch.Tensor,
 
     Args:
         images: [B, 3, H, W].
-        rows: text embeddings [K, D], the same for all images, or [B, K, D].
+        embeddings: text embeddings [K, D], the same for all images, or [B, K, D].
         mask: bool [B, K], False for padded text embeddings; None when all are real.
 
     Returns:
@@ -201,12 +204,14 @@ class SegmentationNetwork(BaseNetwork):
         """Project text embeddings [..., K, text_dim] to unit vectors [..., K, embed_dim]; see `BaseNetwork`."""
         return F.normalize(self.project(embeddings), dim=-1)
 
-    def forward(self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> NetworkOutput:
+    def forward(
+        self, images: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> NetworkOutput:
         """Segment images.
 
         Args:
             images: float [B, 3, H, W], RGB, normalised to [-1, 1], H and W multiples of 8.
-            rows: text embeddings from `project_text`, float [K, embed_dim] or [B, K, embed_dim]; K from 1 on.
+            embeddings: text embeddings from `project_text`, float [K, embed_dim] or [B, K, embed_dim]; K from 1 on.
             mask: bool [B, K], False for padded text embeddings; None when all are real.
 
         Returns:

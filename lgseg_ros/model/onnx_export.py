@@ -49,9 +49,9 @@ class ExportWrapper(nn.Module):
 
         Args:
             frames: uint8 [B, H, W, 3], RGB, H and W multiples of 8.
-            rows: text embeddings from `project_text`, float [K, embed_dim].
-            row_ids: int64 [K], class id of each text embedding, 0..254.
-            threshold: scalar, 0..1.
+            embeddings: text embeddings from `project_text`, float [K, embed_dim].
+            class_ids: int64 [K], class id of each text embedding, 0..254.
+            confidence_threshold: scalar, 0..1.
 
         Returns:
             Ids and confidence, uint8 [B, H, W]; see `logits_to_mask`.

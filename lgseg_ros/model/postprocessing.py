@@ -116,7 +116,7 @@ def winners(logits: torch.Tensor, class_ids: torch.Tensor) -> tuple[torch.Tensor
 
     Args:
         logits: fp32 [B, K, P], cosine / tau, so at most 1 / 0.07, far from where their exponentials overflow.
-        row_ids: integer [K], class id of each text embedding.
+        class_ids: integer [K], class id of each text embedding.
 
     Returns:
         Index of the best text embedding int64 [B, P], class id [B, P], and probability fp32 [B, P] in 0..1; the
@@ -163,8 +163,8 @@ def logits_to_mask(logits: torch.Tensor, class_ids: torch.Tensor, confidence_thr
 
     Args:
         logits: fp32 [B, K, h, w], cosine / tau.
-        row_ids: integer [K], class id of each text embedding, 0..254.
-        threshold: scalar tensor, 0..1; pixels with a lower confidence become `UNLABELLED`.
+        class_ids: integer [K], class id of each text embedding, 0..254.
+        confidence_threshold: scalar tensor, 0..1; pixels with a lower confidence become `UNLABELLED`.
         upsample_logits: float [B, 64, h, w] of `UpsampleHead`; None to interpolate bilinearly.
         every_cell: upsample all cells instead of the mixed ones.  The answer is the same, and no shape depends on the
             data, as the fixed graph of a GPU needs it.

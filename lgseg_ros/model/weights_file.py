@@ -40,12 +40,14 @@ class StoredWeights(Protocol):
         """The model card beside it."""
 
 
-def save_weights(model: SegmentationNetwork, text_embeddings: NamedEmbeddings, path: str | Path, card: Mapping[str, Any]) -> None:
+def save_weights(
+    model: SegmentationNetwork, text_embeddings: NamedEmbeddings, path: str | Path, card: Mapping[str, Any]
+) -> None:
     """Write PATH.safetensors (fp16, with the projected text embeddings) and PATH.json, both readable by every user.
 
     Args:
         model: the trained network.  It is moved to the CPU and to fp32.
-        bank: text embeddings of the network's text encoder.
+        text_embeddings: text embeddings of the network's text encoder.
         path: of the files, without suffix.
         card: of the model; the network's configuration is added as `model`.
 

@@ -89,7 +89,9 @@ class ParameterSync:
         if vocabulary:
             self._node.get_logger().info(str(vocabulary))
         if changed:
-            self.mirror_vocabulary(request._replace(confidence_threshold=vocabulary.confidence_threshold) if vocabulary else request)
+            self.mirror_vocabulary(
+                request._replace(confidence_threshold=vocabulary.confidence_threshold) if vocabulary else request
+            )
 
     def _proposed(self, parameters: list[Parameter]) -> Settings:
         """Return the settings as they would be with these parameters."""

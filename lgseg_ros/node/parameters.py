@@ -7,8 +7,8 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from ..engines.selection import ENGINE_NAMES, PRECISIONS
 from ..engines.preprocessing import DEFAULT_PIXELS
+from ..engines.selection import ENGINE_NAMES, PRECISIONS
 from ..engines.weights import DEFAULT_WEIGHTS
 from ..vocabulary.presets import DEFAULT_PRESET
 from .bond import SHORTEST_PERIOD_S

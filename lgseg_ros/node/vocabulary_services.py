@@ -34,7 +34,9 @@ class VocabularyRequest(NamedTuple):
 
 def vocabulary_request(settings: Settings) -> VocabularyRequest:
     """Return the vocabulary that the parameters ask for."""
-    return VocabularyRequest([text for text in settings.vocabulary if text], settings.preset, settings.confidence_threshold)
+    return VocabularyRequest(
+        [text for text in settings.vocabulary if text], settings.preset, settings.confidence_threshold
+    )
 
 
 def log_refusal(logger: Logger, what: str, error: Exception) -> str:

@@ -53,8 +53,15 @@ def engine_predictor(engine: Engine, prompts: PromptBatch) -> Predictor:
         engine: an inference engine.
         prompts: of projected text embeddings, from the weights.
     """
-    vocabulary = Vocabulary(version=1, specs=(), ids=(), text_embeddings=prompts.vectors, class_ids=prompts.class_indices,
-                            confidence_threshold=0.0, preset='')
+    vocabulary = Vocabulary(
+        version=1,
+        specs=(),
+        ids=(),
+        text_embeddings=prompts.vectors,
+        class_ids=prompts.class_indices,
+        confidence_threshold=0.0,
+        preset='',
+    )
 
     def predict(image: npt.NDArray[np.uint8]) -> Prediction:
         mask = engine.run([Frame(image, 'rgb')], vocabulary)[0]
@@ -68,16 +75,20 @@ def to_input(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def torch_predictor(model: BaseNetwork, rows: torch.Tensor, class_indices: npt.NDArray[np.int64],
-                    max_pixels: int = DEFAULT_PIXELS) -> Predictor:
+def torch_predictor(
+    model: BaseNetwork,
+    text_embeddings: torch.Tensor,
+    class_indices: npt.NDArray[np.int64],
+    max_pixels: int = DEFAULT_PIXELS,
+) -> Predictor:
     """Return a predictor that interpolates every class's logits to the network's image, then takes the best.
 
     This is the exact answer that engines are held against.
 
     Args:
         model: a network; put in eval mode here.
-        rows: text embeddings [K, embed_dim] from `project_text` or from weights, on the device of the model.
-        row_class: ascending class index per text embedding, int64 [K], below 255.
+        text_embeddings: text embeddings [K, embed_dim] from `project_text` or from weights, on the device of the model.
+        class_indices: ascending class index per text embedding, int64 [K], below 255.
         max_pixels: of the image that the network sees; images are shrunk and masks enlarged as by an engine.
     """
     import torch
@@ -92,7 +103,7 @@ def torch_predictor(model: BaseNetwork, rows: torch.Tensor, class_indices: npt.N
     def predict(image: npt.NDArray[np.uint8]) -> Prediction:
         height, width = image.shape[:2]
         seen = to_network(Frame(image, 'rgb'), network_size(height, width, max_pixels))
-        output = model(to_input(torch.from_numpy(seen)[None].to(rows.device)), rows)
+        output = model(to_input(torch.from_numpy(seen)[None].to(text_embeddings.device)), text_embeddings)
         logits = class_logits(output.logits, classes)
         full = (F.interpolate(logits, size=seen.shape[:2], mode='bilinear', align_corners=False)
                 if output.upsample_logits is None else convex_upsample(logits, output.upsample_logits))

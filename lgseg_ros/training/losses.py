@@ -24,7 +24,7 @@ def class_logits(logits: torch.Tensor, class_indices: torch.Tensor) -> torch.Ten
 
     Args:
         logits: [B, K, ...].
-        row_class: ascending class index per text embedding, int64 [K], on the CPU.
+        class_indices: ascending class index per text embedding, int64 [K], on the CPU.
 
     Returns:
         [B, C, ...].
@@ -129,7 +129,7 @@ def segmentation_loss(output: NetworkOutput, labels: torch.Tensor, class_indices
     Args:
         output: of the network in training mode.
         labels: class indices, `IGNORE` or `OUTSIDE`, uint8 [B, H, W].
-        row_class: ascending class index per text embedding, int64 [K], on the CPU.
+        class_indices: ascending class index per text embedding, int64 [K], on the CPU.
         weights: of the classes, float [num_classes].
         phase: see `sample_grid`.
         background_weight: of `background_loss`; 0 for none.

@@ -24,7 +24,7 @@ class PromptBatch:
 
     Attributes:
         vectors: float32 [K, D], text embeddings of the encoder, or projected ones where weights gave them.
-        row_class: ascending class index of each, int64 [K]. Indices from the number of classes on are negatives.
+        class_indices: ascending class index of each, int64 [K]. Indices from the number of classes on are negatives.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -40,13 +40,20 @@ class PromptSampler:
         negatives: the phrases that no labelled pixel can be called by.
     """
 
-    def __init__(self, specs: Sequence[ClassSpec], text_embeddings: TextEmbeddings, max_negatives: int = 100, augment: bool = True,
-                 hidden: Sequence[ClassSpec] = (), labelled: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        specs: Sequence[ClassSpec],
+        text_embeddings: TextEmbeddings,
+        max_negatives: int = 100,
+        augment: bool = True,
+        hidden: Sequence[ClassSpec] = (),
+        labelled: Collection[str] = (),
+    ) -> None:
         """Look up what the relations of the classes allow.
 
         Args:
             specs: the classes of the data set.
-            bank: text embeddings, unit vectors of the text encoder.
+            text_embeddings: text embeddings, unit vectors of the text encoder.
             max_negatives: largest number of negatives at a step.
             augment: False for the data set's own prompts at every step.
             hidden: classes that are in the images but not labelled; their phrases are never negatives either.
@@ -56,10 +63,17 @@ class PromptSampler:
         Raises:
             VocabularyError: a phrase of a class has no text embedding.
         """
-        self.specs, self.text_embeddings, self.max_negatives, self.augment = tuple(specs), text_embeddings, max_negatives, augment
+        self.specs, self.text_embeddings, self.max_negatives, self.augment = (
+            tuple(specs),
+            text_embeddings,
+            max_negatives,
+            augment,
+        )
         self.own = make_prompts(text_embeddings, [spec.phrases for spec in specs])
         self.alternatives = prompt_alternatives(specs, text_embeddings.names)
-        self.negatives = _without_near(negative_phrases((*specs, *hidden), text_embeddings.names), specs, text_embeddings)
+        self.negatives = _without_near(
+            negative_phrases((*specs, *hidden), text_embeddings.names), specs, text_embeddings
+        )
         self._labelled = [phrase for phrase in self.negatives if phrase in labelled]
         self._unlabelled = [phrase for phrase in self.negatives if phrase not in labelled]
 
@@ -92,16 +106,24 @@ def _without_near(phrases: list[str], specs: Sequence[ClassSpec], text_embedding
     unknown = [phrase for phrase in phrases if phrase not in known]
     if not unknown:
         return phrases
-    mean = text_embeddings.vectors.mean(axis=0)   # the embeddings lie in a narrow cone; their distances show once they are centred
-    candidates, own = (vectors - mean for vectors in
-                       (text_embeddings.lookup(unknown), text_embeddings.lookup([phrase for spec in specs for phrase in spec.phrases])))
+    # the embeddings lie in a narrow cone; their distances show once they are centred
+    mean = text_embeddings.vectors.mean(axis=0)
+    candidates, own = (
+        vectors - mean
+        for vectors in (
+            text_embeddings.lookup(unknown),
+            text_embeddings.lookup([phrase for spec in specs for phrase in spec.phrases]),
+        )
+    )
     lengths = (np.linalg.norm(vectors, axis=1).clip(1e-9) for vectors in (candidates, own))
     cosine = candidates @ own.T / np.outer(*lengths)
     near = {phrase for phrase, best in zip(unknown, cosine.max(axis=1), strict=True) if best >= MAX_NEGATIVE_COSINE}
     return [phrase for phrase in phrases if phrase not in near]
 
 
-def make_prompts(text_embeddings: TextEmbeddings, prompts: Sequence[Sequence[str]], negatives: Sequence[str] = ()) -> PromptBatch:
+def make_prompts(
+    text_embeddings: TextEmbeddings, prompts: Sequence[Sequence[str]], negatives: Sequence[str] = ()
+) -> PromptBatch:
     """Look up the text embeddings of the given phrases per class, then of the negatives.
 
     Raises:
@@ -124,7 +146,7 @@ def evaluation_prompts(specs: Sequence[ClassSpec], text_embeddings: TextEmbeddin
 
     Args:
         specs: the classes of the data set.
-        bank: text embeddings, or projected ones of weights.
+        text_embeddings: text embeddings, or projected ones of weights.
         renamed: their phrases replace those of the classes of the same names.
         num_negatives: so many negatives join, drawn with `seed`.
         seed: any integer from 0 on.

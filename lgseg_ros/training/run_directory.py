@@ -38,7 +38,7 @@ class Run:
         config: the `TrainConfig` as a dict.
         epoch: number of finished epochs.
         log: one dict per epoch.
-        origin: run.json: command, data, bank, versions; empty when there is none.
+        origin: run.json: command, data, text_embeddings, versions; empty when there is none.
     """
 
     folder: Path
@@ -103,10 +103,10 @@ def read_text_embeddings(run: Run, file: str | Path | None = None) -> Embeddings
     Raises:
         ValueError: the run names no file, or the embeddings are of another width or encoder.
     """
-    used = run.origin.get('bank')
+    used = run.origin.get('text_embeddings')
     file = file or used
     if not file:
-        raise ValueError(f'{run.folder} does not name its text embeddings; give `bank`, an .npz file')
+        raise ValueError(f'{run.folder} does not name its text embeddings; give `text_embeddings`, an .npz file')
     text_embeddings = read_embeddings(file)
     expected, width = run.model.config.text_dim, text_embeddings.vectors.shape[1]
     if expected != width:
@@ -125,7 +125,11 @@ def check_same_space(text_embeddings: Embeddings, other: Embeddings, file: str, 
     """
     vectors = dict(zip(other.names, other.vectors, strict=True))
     shared = [i for i, name in enumerate(text_embeddings.names) if name in vectors]
-    cosine = float(np.median([text_embeddings.vectors[i] @ vectors[text_embeddings.names[i]] for i in shared])) if shared else 1.0
+    cosine = (
+        float(np.median([text_embeddings.vectors[i] @ vectors[text_embeddings.names[i]] for i in shared]))
+        if shared
+        else 1.0
+    )
     named = text_embeddings.space is None or other.space is None or text_embeddings.space.same_vectors(other.space)
     if not named or cosine < MIN_COSINE:
         raise ValueError(f'{file} is of another text encoder than {used}, which the run was trained with (median '

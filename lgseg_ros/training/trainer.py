@@ -61,23 +61,31 @@ class TrainStep(torch.nn.Module):
 
     def forward(self, images: torch.Tensor, embeddings: torch.Tensor) -> NetworkOutput:
         """Segment images [B, 3, H, W] by text embeddings [K, text_dim]."""
-        rows = self.model.project_text(embeddings)
+        projected = self.model.project_text(embeddings)
         with torch.autocast(images.device.type, self.precision, enabled=self.precision is not None):
-            return self.model(images, rows)
+            return self.model(images, projected)
 
 
 class Trainer:
     """Model, optimiser, averaged network (EMA) and position of one run."""
 
-    def __init__(self, datasets: Sequence[Dataset], validation: Dataset | None, text_embeddings: TextEmbeddings, config: TrainConfig,
-                 model_config: NetworkConfig = DEFAULT_CONFIG, device: torch.device | str = 'cpu', num_workers: int = 1,
-                 start: BaseNetwork | None = None) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        validation: Dataset | None,
+        text_embeddings: TextEmbeddings,
+        config: TrainConfig,
+        model_config: NetworkConfig = DEFAULT_CONFIG,
+        device: torch.device | str = 'cpu',
+        num_workers: int = 1,
+        start: BaseNetwork | None = None,
+    ) -> None:
         """Check everything and build what a run needs.
 
         Args:
             datasets: to train on.
             validation: measured after every `evaluate_every` epochs; None for no validation.
-            bank: text embeddings of the encoder.
+            text_embeddings: text embeddings of the encoder.
             config: hyperparameters.
             model_config: of the network.
             device: to train on.
@@ -95,8 +103,12 @@ class Trainer:
         self.classes = [[spec.name for spec in dataset.specs] for dataset in datasets]
         check_phrases_agree([(str(d.root / 'dataset.yaml'), d.specs) for d in datasets])
         labelled = {phrase for d in datasets for spec in d.specs for phrase in spec.phrases}
-        samplers = [PromptSampler(d.specs, text_embeddings, config.num_negatives, config.prompt_augmentation, d.hidden, labelled)
-                    for d in datasets]
+        samplers = [
+            PromptSampler(
+                d.specs, text_embeddings, config.num_negatives, config.prompt_augmentation, d.hidden, labelled
+            )
+            for d in datasets
+        ]
         self.validation = validation
         self._validation_prompts = (make_prompts(text_embeddings, [spec.phrases for spec in validation.specs])
                                     if validation else None)
@@ -199,8 +211,10 @@ class Trainer:
         prompts = self._validation_prompts
         assert prompts is not None
         with torch.no_grad():
-            rows = self.ema.project_text(torch.from_numpy(prompts.vectors).to(self.device))
-        return torch_predictor(self.ema, rows, prompts.class_indices, self.config.max_inference_pixels or ALL_PIXELS)
+            projected = self.ema.project_text(torch.from_numpy(prompts.vectors).to(self.device))
+        return torch_predictor(
+            self.ema, projected, prompts.class_indices, self.config.max_inference_pixels or ALL_PIXELS
+        )
 
     def sanity_check(self) -> None:
         """Predict one validation image, so that what would fail after the first epochs fails now."""

@@ -66,7 +66,7 @@ def check_text_embeddings(weights: TextWeights, text_embeddings: Embeddings, fil
 
     Args:
         weights: the segmentation weights.
-        bank: what `read_embeddings` has read.
+        text_embeddings: what `read_embeddings` has read.
         file: its path, for the message.
 
     Raises:
@@ -106,9 +106,9 @@ def check_vectors(weights: TextWeights, names: Sequence[str], embeddings: npt.ND
         raise VocabularyError(f'{source}: it holds neither the name of its text encoder nor three phrases that '
                               f'{weights.path.name} knows, so its text encoder is unknown; create it again with '
                               '"lgseg embed --out"')
-    rows = weights.text_embeddings.lookup([names[i] for i in known])
+    expected = weights.text_embeddings.lookup([names[i] for i in known])
     # The median: single names may have been embedded in another spelling, a wrong encoder is wrong in all of them.
-    cosine = float(np.median(np.sum(weights.project(embeddings[known]) * rows, axis=1)))
+    cosine = float(np.median(np.sum(weights.project(embeddings[known]) * expected, axis=1)))
     if not cosine > MIN_COSINE:
         raise VocabularyError(f'{source}: its text encoder does not match {weights.path.name} (median cosine '
                               f'{cosine:.3f} over {len(known)} known phrases, above {MIN_COSINE} is needed): other '

@@ -196,15 +196,22 @@ def add_to_cache(weights: TextWeights, embeddings: Embeddings, warn: Callable[[s
         return None
     if not cache.add(embeddings.names, embeddings.vectors, embeddings.templates):
         return None
-    return CachedPhrases(cache.path, embeddings.names, [name for name in embeddings.names if name in weights.text_embeddings])
+    return CachedPhrases(
+        cache.path, embeddings.names, [name for name in embeddings.names if name in weights.text_embeddings]
+    )
 
 
 def known_phrases(weights: TextWeights) -> KnownPhrases:
     """Return the phrases that can be used with weights on this machine."""
     source = TextSource(weights)
     cache = source.cache
-    return KnownPhrases(sorted(weights.text_embeddings.names), cache.path if cache else None, cache.templates if cache else {},
-                        source.space, source.encoder_unavailable())
+    return KnownPhrases(
+        sorted(weights.text_embeddings.names),
+        cache.path if cache else None,
+        cache.templates if cache else {},
+        source.space,
+        source.encoder_unavailable(),
+    )
 
 
 def _register(model: str | None) -> str | None:

@@ -26,7 +26,7 @@ class TextSource:
 
     The encoder is loaded when the first phrase needs it, from files of this machine only. It never waits for a network;
     `lgseg embed` is the command that downloads. Who must not wait for the encoder asks `new_phrases` first, calls
-    `embed` in another thread, and then `rows`.
+    `embed` in another thread, and then `lookup`.
 
     Attributes:
         space: the text encoder of the weights, None where their card names none.
@@ -96,7 +96,7 @@ class TextSource:
             Their text embeddings by phrase.
 
         Raises:
-            VocabularyError: as `rows`. The encoder may raise other errors, e.g. for lack of memory.
+            VocabularyError: as `lookup`. The encoder may raise other errors, e.g. for lack of memory.
         """
         with self._encoding:
             found = self._cached(phrases)   # another thread may have added some meanwhile
@@ -114,7 +114,9 @@ class TextSource:
         return ''
 
     def _not_in_weights(self, phrases: Sequence[str]) -> list[str]:
-        return list(dict.fromkeys(phrase for phrase in map(normalise, phrases) if phrase not in self._weights.text_embeddings))
+        return list(
+            dict.fromkeys(phrase for phrase in map(normalise, phrases) if phrase not in self._weights.text_embeddings)
+        )
 
     def _cached(self, phrases: Sequence[str]) -> FoundEmbeddings:
         with self._caching:
@@ -151,7 +153,9 @@ class TextSource:
 
     def _refusal(self, phrases: list[str], reason: str) -> str:
         with self._caching:
-            known = list(dict.fromkeys([*self._weights.text_embeddings.names, *(self.cache.templates if self.cache else ())]))
+            known = list(
+                dict.fromkeys([*self._weights.text_embeddings.names, *(self.cache.templates if self.cache else ())])
+            )
         quoted = ' '.join(_quote(phrase) for phrase in phrases)
         command = 'lgseg embed ' + (quoted if len(quoted) <= 100 else _quote(phrases[0]))
         return (f'{describe_unknown(phrases, known)}; {reason[:130]}; to add: {command} where CLIP is installed '

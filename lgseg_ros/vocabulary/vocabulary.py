@@ -23,8 +23,8 @@ class Vocabulary:
         specs: the classes in the order asked for.
         ids: the id of each class, 0 to 254.
         text_embeddings: float32 [K, embed_dim], unit length, one per phrase.
-        row_ids: class id of each text embedding, int64 [K].
-        threshold: minimum confidence of a labelled pixel, 0 to 1.
+        class_ids: class id of each text embedding, int64 [K].
+        confidence_threshold: minimum confidence of a labelled pixel, 0 to 1.
         preset: name of the preset, or ''.
     """
 
@@ -104,7 +104,7 @@ class VocabularyState:
             classes: the classes, each `name` or `name=phrase|phrase`.
             preset: name of a preset, or ''. With classes and a preset, the classes are the vocabulary. A class that
                 the preset knows gets the preset's id, and its phrases unless it has its own.
-            threshold: minimum confidence 0 to 1; None, NaN or negative keeps the current one (0 at the start).
+            confidence_threshold: minimum confidence 0 to 1; None, NaN or negative keeps the current one (0 at the start).
 
         Returns:
             The classes that the request means.
@@ -115,7 +115,9 @@ class VocabularyState:
         with self._lock:
             return self._validate(classes, preset, confidence_threshold)[0]
 
-    def prepare(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> Vocabulary:
+    def prepare(
+        self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None
+    ) -> Vocabulary:
         """Build the next `Vocabulary`; changes nothing. Arguments and errors as `validate`.
 
         New phrases are embedded, which may take seconds. `TextSource.new_phrases` tells whether there are any.
@@ -123,7 +125,9 @@ class VocabularyState:
         with self._lock:
             return self._prepare(classes, preset, confidence_threshold)[0]
 
-    def replace(self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None) -> Vocabulary:
+    def replace(
+        self, classes: Iterable[str], preset: str = '', confidence_threshold: float | None = None
+    ) -> Vocabulary:
         """`prepare` a vocabulary and make it the current one. After an error nothing has changed."""
         with self._lock:
             vocabulary, ids = self._prepare(classes, preset, confidence_threshold)
@@ -144,9 +148,9 @@ class VocabularyState:
         specs, run_ids, least = self._validate(classes, preset, confidence_threshold)
         ids = tuple(run_ids[spec.name] for spec in specs)
         class_ids = np.array([i for spec, i in zip(specs, ids, strict=True) for _ in spec.phrases], np.int64)
-        rows = self._source.lookup(phrases_of(specs))
+        text_embeddings = self._source.lookup(phrases_of(specs))
         version = self.current.version if self.current else self._version
-        return Vocabulary(version + 1, specs, ids, rows, class_ids, least, preset), run_ids
+        return Vocabulary(version + 1, specs, ids, text_embeddings, class_ids, least, preset), run_ids
 
     def _confidence_threshold(self, value: float | None) -> float:
         present = self.current.confidence_threshold if self.current else 0.0

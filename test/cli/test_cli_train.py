@@ -24,7 +24,7 @@ METRICS = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'e
 
 
 def train_arguments(folder, out, **changes):
-    options = {'data': folder / 'data', 'bank': folder / 'bank.npz', 'out': out,
+    options = {'data': folder / 'data', 'text-embeddings': folder / 'bank.npz', 'out': out,
                'backbone': SMALL_NETWORK.backbone, 'pretrained': 'none', 'crop': '64x96',
                'device': 'cpu', 'batch-size': 2, 'warmup-steps': 2, 'epochs': 2, 'lr': 0.005, **changes}
     given = [(f'--{name}', str(value)) for name, value in options.items() if value is not None]
@@ -54,7 +54,7 @@ def weights(place):
 def test_train_leaves_a_run_that_tells_how_it_was_made(place):
     run = place / 'run'
     origin = json.loads((run / 'run.json').read_text())
-    assert origin['data'] == [str(place / 'data')] and origin['bank'] == str(place / 'bank.npz')
+    assert origin['data'] == [str(place / 'data')] and origin['text_embeddings'] == str(place / 'bank.npz')
     assert origin['command'].startswith('lgseg train --data') and 'torch' in origin['versions']
     assert [record['epoch'] for record in read_log(run)] == [1, 2]
     state = load_checkpoint(run / 'checkpoint.pt')
@@ -156,7 +156,7 @@ def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
 
 @pytest.mark.parametrize('changes, said', [
     ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
-    ({'bank': 'nowhere.npz'}, 'nowhere.npz is not a file of text embeddings'),
+    ({'text-embeddings': 'nowhere.npz'}, 'nowhere.npz is not a file of text embeddings'),
     ({'crop': '90x128'}, '--crop is 90x128; give multiples of 32'), ({'lr': 0}, '--lr is 0.0'),
     ({'copy-paste-prob': 0.5, 'batch-size': 1}, '--copy-paste-prob is 0.5, but a batch of 1'),
     ({'image-cache': -1}, '--image-cache is -1'), ({'num-workers': 0}, '--num-workers is 0'),
