@@ -136,9 +136,9 @@ class DenseCLIPNetwork(FrozenTextNetwork):
     """Score map on the deepest map and post-model prompting (Rao et al., "DenseCLIP", CVPR 2022).
 
     The text embeddings become embeddings + gamma * decoder(embeddings, [mean, deepest map]), with gamma 1e-4 at the
-    start.  Their score map joins the deepest map and carries the auxiliary loss.  DenseCLIP appends the score map as K channels.
-    Here the vocabulary, and so K and its order, changes from call to call.  So the expected text embedding is appended:
-    at every position the text embeddings weighted by the softmax of their scores.
+    start.  Their score map joins the deepest map and carries the auxiliary loss.  DenseCLIP appends the score map as K
+    channels.  Here the vocabulary, and so K and its order, changes from call to call.  The expected text embedding is
+    appended: at every position the text embeddings weighted by the softmax of their scores.
     """
 
     def __init__(self, config: NetworkConfig = DEFAULT_CONFIG, pretrained: str | None = None) -> None:

@@ -104,7 +104,7 @@ class VocabularyState:
             classes: the classes, each `name` or `name=phrase|phrase`.
             preset: name of a preset, or ''. With classes and a preset, the classes are the vocabulary. A class that
                 the preset knows gets the preset's id, and its phrases unless it has its own.
-            confidence_threshold: minimum confidence 0 to 1; None, NaN or negative keeps the current one (0 at the start).
+            confidence_threshold: minimum confidence, 0 to 1; None, NaN or negative keeps the current one (0 at start).
 
         Returns:
             The classes that the request means.
