@@ -21,10 +21,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .engines.base import EngineOptions
 from .engines.preprocessing import DEFAULT_PIXELS, Frame
 from .engines.weights import DEFAULT_WEIGHTS, WeightsError, load_weights
+from .engines.selection import EngineWithFallback
 from .media.overlay import draw_overlay
-from .pipeline import EngineOptions, SegmentationPipeline
+from .pipeline import SegmentationPipeline
 from .vocabulary.classes import VocabularyError
 from .vocabulary.ids import UNLABELLED
 from .vocabulary.presets import DEFAULT_PRESET
@@ -205,8 +207,7 @@ class Segmenter:
         results: list[SegmentationResult] = []
         with self._lock:
             vocabulary = self.vocabulary
-            max_batch: int = getattr(self._open_pipeline().engine, 'batch', 1)
-            for batch in _batches(frames, max_batch):
+            for batch in _batches(frames, self._open_engine().batch):
                 masks = self._pipeline.run(batch, vocabulary)
                 results += [SegmentationResult(mask.ids, mask.confidence, _class_infos(vocabulary), vocabulary.version,
                                                frame.pixels) for frame, mask in zip(batch, masks, strict=True)]
@@ -262,10 +263,8 @@ class Segmenter:
     @property
     def engine(self) -> EngineInfo:
         """The engine that runs; RuntimeError once the segmenter is closed."""
-        pipeline = self._open_pipeline()
-        assert pipeline.selection is not None, 'the constructor loads an engine'
-        precision: str = getattr(pipeline.engine, 'precision', pipeline.selection.precision)
-        return EngineInfo(pipeline.selection.engine, precision, pipeline.engine.summary())
+        engine = self._open_engine()
+        return EngineInfo(engine.NAME, engine.precision, engine.summary())
 
     def close(self) -> None:
         """Release the engine and its device memory, after the image in hand. To close again does nothing."""
@@ -291,6 +290,11 @@ class Segmenter:
         if self._closed:
             raise RuntimeError('this Segmenter is closed; create another one')
         return self._pipeline
+
+    def _open_engine(self) -> EngineWithFallback:
+        engine = self._open_pipeline().engine
+        assert engine is not None, 'the constructor loads an engine'
+        return engine
 
 
 def _class_infos(vocabulary: Vocabulary) -> tuple[ClassInfo, ...]:

@@ -5,43 +5,14 @@ The vocabulary path is `new_phrases`, `embed`, `set_vocabulary`; the frame path 
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from .engines.preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask
-from .engines.selection import EngineSelection, close_engine, create_engine, log_selection
+from .engines.base import EngineOptions
+from .engines.preprocessing import Frame, Mask
+from .engines.selection import EngineSelection, EngineWithFallback, create_engine, log_selection
 from .engines.weights import Weights
 from .vocabulary.classes import phrases_of
 from .vocabulary.text_source import FoundEmbeddings, TextSource
 from .vocabulary.vocabulary import Vocabulary, VocabularyState
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the network is to be run.
-
-    Attributes:
-        engine: one of `engines.selection.ENGINE_NAMES`; 'auto' is the fastest that is ready here.
-        precision: one of `engines.selection.PRECISIONS`.
-        threads: CPU threads, 0 for all cores that this process may use.
-        max_inference_pixels: pixels of the image that the network sees, at least 4096. Larger images are downsampled.
-    """
-
-    engine: str = 'auto'
-    precision: str = 'auto'
-    num_threads: int = 0
-    max_inference_pixels: int = DEFAULT_PIXELS
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: names argument, value and what is allowed. Names of engines are checked by `create_engine`.
-        """
-        if self.max_inference_pixels < SMALLEST ** 2:
-            raise ValueError(f'max_inference_pixels is {self.max_inference_pixels}; give at least {SMALLEST ** 2}')
-        if self.num_threads < 0:
-            raise ValueError(f'threads is {self.num_threads}; give 1 or more, or 0 for all cores')
 
 
 class SegmentationPipeline:
@@ -70,7 +41,7 @@ class SegmentationPipeline:
         self.weights = weights
         self.text_source = TextSource(weights, warn=warn or logging.getLogger(__name__).warning)
         self.state = VocabularyState(self.text_source, ids, version)
-        self.engine: Any = None
+        self.engine: EngineWithFallback | None = None
         self.selection: EngineSelection | None = None
 
     @property
@@ -127,11 +98,11 @@ class SegmentationPipeline:
         Returns:
             A mask for each frame.
         """
-        masks: list[Mask] = self.engine.run(frames, vocabulary, size)
-        return masks
+        assert self.engine is not None, 'load_engine comes first'
+        return self.engine.run(frames, vocabulary, size)
 
     def close(self) -> None:
         """Release the engine and its device memory."""
         engine, self.engine = self.engine, None
         if engine is not None:
-            close_engine(engine)
+            engine.close()

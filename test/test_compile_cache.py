@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines import cache_key as module
-from lgseg_ros.engines import cpu
+from lgseg_ros.utils import hardware
 from lgseg_ros.engines.cache_key import CacheBusyError, cache_key, cpu_parts, exclusive
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from self_test_faults import blobs, copy_weights, segment, turn_channels
 
 openvino = pytest.mark.skipif(OpenVinoEngine.unavailable() is not None, reason='openvino is not installed')
-needs_half = pytest.mark.skipif(not cpu.has_half(), reason='this CPU has no bf16')
+needs_half = pytest.mark.skipif(not hardware.has_half(), reason='this CPU has no bf16')
 SIZE = (192, 256)
 
 

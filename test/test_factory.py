@@ -11,7 +11,7 @@ import pytest
 from lgseg_ros.engines import selection, openvino_engine
 from lgseg_ros.engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine
 from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS
-from lgseg_ros.engines.gpu import has_gpu_device
+from lgseg_ros.utils.hardware import has_gpu_device
 from lgseg_ros.engines.weights import WeightsError
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -141,7 +141,7 @@ def test_unknown_names_are_refused(weights, asked, said):
 def test_auto_imports_nothing_heavy_without_a_gpu():
     code = ('import sys, json, types;'
             'from lgseg_ros.engines.selection import create_engine; from lgseg_ros.engines.weights import load_weights;'
-            'create_engine(types.SimpleNamespace(engine="auto", threads=1, max_inference_pixels=172800), load_weights());'
+            'create_engine(types.SimpleNamespace(engine="auto", num_threads=1, max_inference_pixels=172800), load_weights());'
             'print(json.dumps(sorted({"torch", "timm", "open_clip", "onnx", "tensorrt"} & set(sys.modules))))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
                           env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})

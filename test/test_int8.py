@@ -10,14 +10,15 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.calibration import find_sensitive
-from lgseg_ros.engines import cpu, onnxruntime_engine, quantization
+from lgseg_ros.engines import onnxruntime_engine, quantization
+from lgseg_ros.utils import hardware
 from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
-needs_dot = pytest.mark.skipif(not cpu.has_int8_dot(), reason='this CPU has no 8-bit dot products')
+needs_dot = pytest.mark.skipif(not hardware.has_int8_dot(), reason='this CPU has no 8-bit dot products')
 
 
 @pytest.fixture(scope='module')
@@ -99,7 +100,7 @@ def test_auto_takes_the_8_bit_file_of_these_weights(copied, caplog):
 
 
 def test_a_cpu_without_8_bit_products_keeps_fp32(quantized, monkeypatch):
-    monkeypatch.setattr(cpu, 'cpu_info', lambda: ('old', {'avx2', 'fma'}))
+    monkeypatch.setattr(hardware, 'cpu_info', lambda: ('old', {'avx2', 'fma'}))
     assert 'VNNI' in OnnxRuntimeEngine.unavailable('int8')
     assert OnnxRuntimeEngine.unavailable() is None
     assert OnnxRuntimeEngine(quantized, 1).precision == 'fp32'

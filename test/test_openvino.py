@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lgseg_ros.engines import cpu
+from lgseg_ros.utils import hardware
 from lgseg_ros.engines.preprocessing import Frame, network_size
 from lgseg_ros.engines.openvino_engine import MAX_SIZES, OpenVinoEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
@@ -25,7 +25,7 @@ def test_what_the_machine_lacks_is_told(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert 'pip install openvino' in OpenVinoEngine.unavailable()
     monkeypatch.setattr('importlib.util.find_spec', lambda name: object())
-    monkeypatch.setattr(cpu, 'cpu_info', lambda: ('old', {'avx2'}))
+    monkeypatch.setattr(hardware, 'cpu_info', lambda: ('old', {'avx2'}))
     assert OpenVinoEngine.unavailable('fp32') is None
     assert 'half precision' in OpenVinoEngine.unavailable('fp16') and 'VNNI' in OpenVinoEngine.unavailable('int8')
 
@@ -42,7 +42,7 @@ def test_masks_are_those_of_onnx_runtime(weights, engine, street, tmp_path):
             assert np.mean(mask.ids == expected.ids) > 0.995
             assert np.mean(np.abs(mask.confidence.astype(int) - expected.confidence)) < 1
     assert list((tmp_path / 'cache' / 'openvino').iterdir()), 'the next start must not compile again'
-    if cpu.has_half():
+    if hardware.has_half():
         different = VocabularyState(weights.text_embeddings).replace(['road', 'car', 'sky', 'tree', 'building', 'fence'])
         expected, half = engine.run([frame], different)[0], OpenVinoEngine(weights, 1, precision='fp16')
         assert np.mean(half.run([frame], different)[0].ids == expected.ids) > 0.985

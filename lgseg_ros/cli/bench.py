@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..demo.street import StreetCamera
-from ..engines.cpu import machine, usable_cores
+from ..utils.hardware import machine, usable_cores
 from ..engines.preprocessing import DEFAULT_PIXELS, Frame, check_numbers
 from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
 from ..engines.timing import rows_of, table, time_in_turn

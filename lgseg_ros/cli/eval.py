@@ -124,7 +124,7 @@ def _network(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, A
 
 def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
     """The engine that was asked for and no other, whose metrics would be taken for its own.  Raises ValueError."""
-    from ..engines.cpu import has_int8_dot
+    from ..utils.hardware import has_int8_dot
     from ..engines.onnxruntime_engine import OnnxRuntimeEngine
     from ..engines.selection import create_engine
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():

@@ -284,7 +284,7 @@ def _validation(arguments: argparse.Namespace, cache: ImageCache) -> Dataset | N
 
 def default_workers(device: torch.device) -> int:
     """Threads that make batches: one beside a CPU's own work, enough to keep a GPU busy."""
-    from ..engines.cpu import usable_cores
+    from ..utils.hardware import usable_cores
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     return max(1, min(12, usable_cores() // processes)) if device.type == 'cuda' else 1
 

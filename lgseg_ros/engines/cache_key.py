@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .cpu import cpu_info
+from ..utils.hardware import cpu_info
 
 LOCK_SECONDS = 60.0   # longer than any compilation of a CPU graph takes; then go on without the cache
 

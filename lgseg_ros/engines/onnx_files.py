@@ -1,9 +1,15 @@
-"""The ONNX files beside trained weights: NAME.onnx in fp32 and, where it was made, NAME.int8.onnx."""
+"""The ONNX files beside trained weights, NAME.onnx in fp32 and optionally NAME.int8.onnx, and their inputs."""
 
 import logging
+from pathlib import Path
 
-from .cpu import has_int8_dot
-from .weights import WeightsError, check_onnx
+import numpy as np
+import numpy.typing as npt
+
+from ..utils.hardware import has_int8_dot
+from ..vocabulary.vocabulary import Vocabulary
+from .base import first_line
+from .weights import Weights, WeightsError, check_onnx
 
 # Names in the graph. They stand in the ONNX files that are shipped, so those of older versions stay: `rows` are the text
 # embeddings, `row_ids` the class id of each.
@@ -22,53 +28,83 @@ CONFIDENCE_OUTPUT = 'confidence'
 INPUTS = (FRAMES_INPUT, TEXT_EMBEDDINGS_INPUT, CLASS_IDS_INPUT, CONFIDENCE_THRESHOLD_INPUT)
 OUTPUTS = (IDS_OUTPUT, CONFIDENCE_OUTPUT)
 
-NO_INT8_DOT = 'this CPU has no 8-bit dot products (VNNI, or dotprod on arm64), without which int8 is slow and saturates'
+NO_INT8_DOT = ('this CPU has no 8-bit dot products (VNNI, or dotprod on arm64), without which int8 is slow and '
+               'saturates')
 
 
-def int8_path(weights):
-    """Where the 8-bit file of `weights` lies."""
+def graph_inputs(images: npt.NDArray[np.uint8], vocabulary: Vocabulary) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the inputs of the graph by name.
+
+    Args:
+        images: uint8 [B, H, W, 3], RGB, of a network size.
+        vocabulary: text embeddings, class ids and confidence threshold.
+    """
+    return {FRAMES_INPUT: images, TEXT_EMBEDDINGS_INPUT: vocabulary.text_embeddings,
+            CLASS_IDS_INPUT: vocabulary.class_ids,
+            CONFIDENCE_THRESHOLD_INPUT: np.array(vocabulary.confidence_threshold, np.float32)}
+
+
+def int8_path(weights: Weights) -> Path:
+    """Return the path of the int8 file of weights."""
     return weights.path.with_suffix('.int8.onnx')
 
 
-def onnx_file(weights, precision):
-    """Path of the file for `precision`: int8, or the one file for all others.
+def onnx_file(weights: Weights, precision: str) -> Path:
+    """Return the path of the ONNX file for a precision.
 
-    Raises WeightsError when it is missing, with the command that makes it.
+    Args:
+        weights: from `load_weights`.
+        precision: 'int8' has its own file; all others share one.
+
+    Raises:
+        WeightsError: the file is missing; the message has the command that makes it.
     """
     if precision != 'int8':
         return check_onnx(weights)
     path = int8_path(weights)
     if not path.is_file():
-        raise WeightsError(f'{path} is missing; make it with: {maker(weights, precision)}')
+        raise WeightsError(f'{path} is missing; make it with: {make_command(weights, precision)}')
     return path
 
 
-def maker(weights, precision):
-    """The command that makes a file again."""
+def make_command(weights: Weights, precision: str) -> str:
+    """Return the command that makes the ONNX file for a precision again."""
     return f'lgseg {"quantize" if precision == "int8" else "export"} --weights {weights.path}'
 
 
-def check_origin(path, made_for, weights, precision):
-    """Raise WeightsError unless a file's `weights_sha256` is that of `weights`."""
-    if made_for != weights.sha256:
+def check_origin(path: Path, weights_sha256: str | None, weights: Weights, precision: str) -> None:
+    """Check that an ONNX file was made for these weights.
+
+    Args:
+        path: of the ONNX file.
+        weights_sha256: from the metadata of the file; None if it has none.
+        weights: from `load_weights`.
+        precision: of the file.
+
+    Raises:
+        WeightsError: it was made for other weights.
+    """
+    if weights_sha256 != weights.sha256:
         raise WeightsError(f'{path} was exported from other weights than {weights.path}; '
-                           f'make it again with: {maker(weights, precision)}')
+                           f'make it again with: {make_command(weights, precision)}')
 
 
-def cannot_load(path, error, weights, precision):
-    """A WeightsError for whatever a library raised on loading a file."""
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return WeightsError(f'{path} cannot be loaded ({reason}); copy it again, or make it with: '
-                        f'{maker(weights, precision)}')
+def load_error(path: Path, error: Exception, weights: Weights, precision: str) -> WeightsError:
+    """Return a WeightsError for what a library raised when it loaded an ONNX file."""
+    return WeightsError(f'{path} cannot be loaded ({first_line(error)}); copy it again, or make it with: '
+                        f'{make_command(weights, precision)}')
 
 
-def has_int8(weights):
-    """Whether an 8-bit file of these weights is there and this CPU is good at it; tells of one of other weights."""
+def has_int8(weights: Weights) -> bool:
+    """Return whether there is an int8 file of these weights and this CPU has 8-bit dot products.
+
+    A warning is logged if the file is of other weights.
+    """
     path = int8_path(weights)
     if not path.is_file() or not has_int8_dot():
         return False
-    if weights.sha256.encode() in path.read_bytes():   # as its metadata; libraries differ in how they show it
+    if weights.sha256.encode() in path.read_bytes():   # in its metadata, which every library reads differently
         return True
     logging.getLogger(__name__).warning('%s is damaged or of other weights and is not used; make it again with: %s',
-                                        path, maker(weights, 'int8'))
+                                        path, make_command(weights, 'int8'))
     return False

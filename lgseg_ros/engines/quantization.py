@@ -21,7 +21,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from ..vocabulary.classes import MAX_PHRASES, parse_class
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState
 from ..utils.atomic_write import atomic_write
-from .cpu import usable_cores
+from ..utils.hardware import usable_cores
 from .preprocessing import network_size, to_network
 from .onnxruntime_engine import OnnxRuntimeEngine, session_options
 

@@ -19,7 +19,7 @@ from ..utils.paths import cache_folder
 from ..vocabulary.vocabulary import Vocabulary
 from .cache_key import cache_key
 from .preprocessing import Frame, Mask, to_network, to_output
-from .gpu import EngineError
+from .base import EngineError
 from .self_test_data import (
     GoldenData,
     Size,

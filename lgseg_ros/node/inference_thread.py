@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from ..engines.preprocessing import Frame, Mask
+from ..engines.base import Engine
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState
 from .compressed_images import compressed_size, frame_from_compressed
 from .image_conversions import ImageError, frame_from_image
@@ -21,13 +21,6 @@ from .output_publisher import ImageFrame, OutputPublisher, Segmentation
 from .parameters import Settings
 
 ERROR_PERIOD_S = 5.0   # seconds between error messages of one camera
-
-
-class FrameEngine(Protocol):
-    """The part of an engine that the frame path needs."""
-
-    def run(self, frames: list[Frame], vocabulary: Vocabulary, size: str | None = None) -> list[Mask]:
-        """Segment frames of one height and width; see the engines."""
 
 
 class Logger(Protocol):
@@ -46,7 +39,7 @@ class InferenceThread:
     One thread keeps GPU affinity and lets the executor answer services while a frame is processed.
     """
 
-    def __init__(self, engine: FrameEngine, vocabulary: VocabularyState, settings: Callable[[], Settings],
+    def __init__(self, engine: Engine, vocabulary: VocabularyState, settings: Callable[[], Settings],
                  logger: Logger) -> None:
         """Start the thread.
 
@@ -57,7 +50,7 @@ class InferenceThread:
             logger: takes warnings and errors.
         """
         self._engine, self._vocabulary, self._settings, self._logger = engine, vocabulary, settings, logger
-        self._max_batch: int = getattr(engine, 'batch', 1)   # most frames in one run that the engine gains by
+        self._max_batch = engine.batch   # most frames in one run that the engine gains by
         self._buffer: LatestFrameBuffer[OutputPublisher, Image | CompressedImage] = LatestFrameBuffer()
         self._logged: dict[OutputPublisher, tuple[float, str]] = {}   # when the last error was logged, and its text
         self._busy_since: float | None = None

@@ -6,10 +6,11 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
-from ..engines.selection import EngineSelection
+from ..engines.base import EngineOptions
+from ..engines.selection import EngineSelection, EngineWithFallback
 from ..engines.self_test import SelfTest
 from ..engines.weights import WeightsError, load_weights
-from ..pipeline import EngineOptions, SegmentationPipeline
+from ..pipeline import SegmentationPipeline
 from ..vocabulary.classes import VocabularyError
 from ..vocabulary.vocabulary import Vocabulary
 from .bond import Bond
@@ -142,8 +143,9 @@ class SegmentationNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _begin_segmenting(self) -> None:
-        assert self._pipeline is not None, 'activate follows configure'
-        self._inference = InferenceThread(self._pipeline.engine, self._pipeline.state, lambda: self.settings,
+        engine = self._engine()
+        assert self._pipeline is not None and engine is not None, 'activate follows configure'
+        self._inference = InferenceThread(engine, self._pipeline.state, lambda: self.settings,
                                           self.get_logger())
         self._image_subscribers = [ImageSubscriber(self, camera, self.settings, self._inference.enqueue)
                                    for camera in self.cameras]
@@ -232,24 +234,27 @@ class SegmentationNode(LifecycleNode):
 
     def engine_summary(self) -> str:
         """Return the engine in one line, or '' while none is loaded."""
-        return self._pipeline.engine.summary() if self._pipeline and self._has_engine() else ''
+        engine = self._engine()
+        return engine.summary() if engine else ''
 
     def engine_self_test(self) -> SelfTest | None:
         """Return the self-test of the engine in use, None where there is none."""
-        return getattr(self._pipeline and self._pipeline.engine, 'self_test', None)
+        engine = self._engine()
+        return engine.self_test if engine else None
 
     def engine_failure(self) -> str:
         """Return why the engine can segment no more, as when each one failed its self-test; '' while it can."""
-        return getattr(self._pipeline and self._pipeline.engine, 'failure', '')
+        engine = self._engine()
+        return engine.failure if engine else ''
 
     def state_label(self) -> str:
         """Return the lifecycle state: unconfigured, inactive, active or finalized."""
         if self._finalized:
             return 'finalized'
-        return 'active' if self._active else 'inactive' if self._has_engine() else 'unconfigured'
+        return 'active' if self._active else 'inactive' if self._engine() else 'unconfigured'
 
-    def _has_engine(self) -> bool:
-        return self._pipeline is not None and self._pipeline.engine is not None
+    def _engine(self) -> EngineWithFallback | None:
+        return self._pipeline.engine if self._pipeline else None
 
     def image_subscriber_of(self, camera: OutputPublisher) -> ImageSubscriber | None:
         """Return the subscriptions of a camera, or None while the node is not active."""

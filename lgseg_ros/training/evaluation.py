@@ -6,13 +6,14 @@ Needs PyTorch in `torch_predictor` alone, so that engines are measured where it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..engines.preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
+from ..engines.base import Engine
+from ..engines.preprocessing import DEFAULT_PIXELS, Frame, network_size, to_network, to_output
 from ..vocabulary.vocabulary import Vocabulary
 from .dataset import Dataset
 from .metrics import Metrics
@@ -27,13 +28,6 @@ Prediction = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 """Class indices, uint8 [H, W], and their probability, 0 to 1, float32 [H, W]."""
 Predictor = Callable[[npt.NDArray[np.uint8]], Prediction]
 """Takes an image, RGB uint8 [H, W, 3]."""
-
-
-class Engine(Protocol):
-    """What is measured of an inference engine."""
-
-    def run(self, frames: list[Frame], vocabulary: Vocabulary) -> list[Mask]:
-        """Segment a batch."""
 
 
 def evaluate(predict: Predictor, dataset: Dataset, progress: bool = True) -> dict[str, Any]:
@@ -109,6 +103,6 @@ def torch_predictor(
                 if output.upsample_logits is None else convex_upsample(logits, output.upsample_logits))
         confidence, index = full[0].softmax(dim=0).max(dim=0)
         mask = to_output(index.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy(), (height, width))
-        return mask.ids, mask.confidence
+        return mask.ids, np.asarray(mask.confidence, np.float32)
 
     return predict

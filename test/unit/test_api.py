@@ -120,7 +120,7 @@ def test_a_batch_gives_what_single_images_give(exact, monkeypatch):
     for max_batch, sizes in ((1, [1, 1, 1, 1, 1]), (2, [2, 1, 1, 1])):
         runs, run = [], exact._pipeline.run
         with monkeypatch.context() as patch:
-            patch.setattr(exact._pipeline.engine, 'batch', max_batch, raising=False)
+            patch.setattr(exact._pipeline.engine._engine, 'batch', max_batch)
             patch.setattr(exact._pipeline, 'run', lambda batch, *rest: runs.append(len(batch)) or run(batch, *rest))
             together = exact.segment_batch(images)
         assert runs == sizes
