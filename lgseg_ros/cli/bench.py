@@ -1,165 +1,202 @@
-"""Time the engines on this machine: from a camera's frame to its mask, for every combination of what is given.
+"""Measure the latency of the engines on this machine, from camera image to mask, for every combination of options.
 
-All take turns, each on the same frame twice of which the second counts, so that a busy machine slows all alike: read
-the speeds, which are relative to the first row.  cpu ms is processor time of all cores.  What cannot run here is listed
-with the reason.  Last comes how far each engine agreed with its golden self-test, and how long that took.
+The engines take turns, so a busy machine slows all alike: compare the speeds, which are relative to the first row. Each
+runs twice on a frame and the second run is timed. cpu ms is the processor time of all cores. What cannot run here is
+listed with the reason. The last lines are the self-tests of the engines: agreement with PyTorch, and duration.
 
 Examples:
   lgseg bench
   lgseg bench --engines onnxruntime openvino --precisions fp32 int8 --num-threads 2
-  lgseg bench --engines auto --precisions auto --sizes 480x360 640x480 1280x720 --words 2 10 100 --json bench.json
+  lgseg bench --engines auto --precisions auto --sizes 480x360 640x480 1280x720 --num-classes 2 10 100 --json bench.json
 """
 
+import argparse
 import os
-from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..demo.street import StreetCamera
+from ..engines.base import Engine, EngineOptions, first_line
+from ..engines.preprocessing import Frame
+from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine, engine_class
+from ..engines.timing import TimingResult, format_table, summarize, time_in_turn
+from ..engines.weights import Weights, load_weights
 from ..utils.hardware import machine, usable_cores
-from ..engines.preprocessing import DEFAULT_PIXELS, Frame, check_numbers
-from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, close_engine, create_engine, engine_class
-from ..engines.timing import rows_of, table, time_in_turn
-from ..engines.weights import DEFAULT_WEIGHTS, Weights, load_weights
-from ..vocabulary.classes import parse_class
-from ..vocabulary.vocabulary import VocabularyState
+from ..vocabulary.classes import MAX_PHRASES, parse_class
+from ..vocabulary.vocabulary import Vocabulary, VocabularyState
 from .json_output import add_json_option, write_json
-from .options import size
+from .options import add_inference_options, add_weights_option, size
 
-FRAMES = 4   # different pictures, in turn
+NUM_FRAMES = 4
+"""Different images, used in turn."""
 
 
-def add_arguments(parser):
-    """The command line of `lgseg bench`."""
-    parser.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
-                        help='shipped name or .safetensors (default: %(default)s)')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `lgseg bench`."""
+    add_weights_option(parser)
     parser.add_argument('--engines', nargs='+', choices=ENGINE_NAMES, metavar='E',
-                        help=f'of: {", ".join(ENGINE_NAMES)} (default: all that "auto" would think of here); one '
-                             'that is named is built if it has to be')
+                        help=f'of: {", ".join(ENGINE_NAMES)} (default: all that "auto" would consider here); one that '
+                             'is named is built if it has to be')
     parser.add_argument('--precisions', nargs='+', choices=PRECISIONS, default=list(PRECISIONS[1:]), metavar='P',
                         help=f'of: {", ".join(PRECISIONS)} (default: all but auto)')
     parser.add_argument('--sizes', nargs='+', type=size, default=[size('640x480')], metavar='WxH',
-                        help='of the frames (default: 640x480)')
-    parser.add_argument('--words', nargs='+', type=int, default=[10], metavar='N', help='default: 10')
-    parser.add_argument('--num-threads', type=int, default=0, help='CPU threads (default: all cores)')
-    parser.add_argument('--max-inference-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
-                        help='pixels of the picture that the network sees (default: %(default)s)')
-    parser.add_argument('--rounds', type=int, default=30, metavar='N', help='that count (default: %(default)s)')
-    parser.add_argument('--warm-up', type=int, default=5, metavar='N', help='that do not (default: %(default)s)')
+                        help='of the images (default: 640x480)')
+    parser.add_argument('--num-classes', nargs='+', type=int, default=[10], metavar='N',
+                        help='of the vocabulary (default: 10)')
+    add_inference_options(parser)
+    parser.add_argument('--iterations', type=int, default=30, metavar='N', help='timed (default: %(default)s)')
+    parser.add_argument('--warmup-iterations', type=int, default=5, metavar='N',
+                        help='before, not timed (default: %(default)s)')
     add_json_option(parser)
 
 
-def run(arguments):
-    """Measure, print, write JSON."""
-    if arguments.rounds < 1:
-        raise ValueError(f'--rounds is {arguments.rounds}; give at least 1')
-    check_numbers(arguments.max_inference_pixels, arguments.num_threads)
-    # Threads that spin while they wait would be counted against whoever's turn comes next.
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, and write JSON. Returns 0."""
+    if arguments.iterations < 1:
+        raise ValueError(f'iterations is {arguments.iterations}; give at least 1')
+    options = EngineOptions(num_threads=arguments.num_threads, max_inference_pixels=arguments.max_inference_pixels)
+    # Threads that spin while they wait would be counted against the subject whose turn comes next.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     weights = load_weights(arguments.weights)
-    engines, lacking = make_engines(arguments, weights)
-    lacking += drop_failing(engines, arguments, weights)
-    result = {'benchmark': 'lgseg bench', 'machine': machine(), 'num_threads': arguments.num_threads or usable_cores(),
-              'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'rounds': arguments.rounds,
-              'warm_up': arguments.warm_up, 'rows': [], 'not_available': lacking}
-    print(
-        f'{result["machine"]}; {result["num_threads"]} threads; {arguments.rounds} rounds after {arguments.warm_up} to '
-        f'warm up; {weights.path.stem}'
-    )
-    for reason in lacking:
-        print(f'not available: {reason["name"]}: {reason["reason"]}')
+    engines, unavailable = make_engines(arguments.engines, arguments.precisions, options, weights)
+    unavailable.update(drop_failing(engines, arguments.sizes, weights))
+    num_threads = options.num_threads or usable_cores()
+    print(f'{machine()}; {num_threads} threads; {arguments.iterations} iterations after {arguments.warmup_iterations} '
+          f'to warm up; {weights.path.stem}')
+    for label, reason in unavailable.items():
+        print(f'not available: {label}: {reason}')
     try:
-        if engines:
-            result['rows'] = rows_of(measure(arguments, subjects(arguments, engines, weights)))
-            print(table(result['rows']))
+        results = measure(arguments, engines, weights) if engines else []
     finally:
         for engine in engines.values():
-            close_engine(engine)
-    result['self_tests'] = [row for label, engine in engines.items() for row in self_test_rows(label, engine)]
+            engine.close()
     for label, engine in engines.items():
         print(f'self-test: {label}: {engine.self_test}')
-    write_json(arguments.json, result)
+    write_json(arguments.json, {
+        'benchmark': 'lgseg bench', 'machine': machine(), 'num_threads': num_threads, 'weights': weights.path.stem,
+        'weights_sha256': weights.sha256, 'iterations': arguments.iterations,
+        'warmup_iterations': arguments.warmup_iterations, 'results': [result.as_json() for result in results],
+        'not_available': [{'name': label, 'reason': reason} for label, reason in unavailable.items()],
+        'self_tests': [result for label, engine in engines.items() for result in self_test_results(label, engine)]})
     if not engines:
         raise RuntimeError('none of these engines can run here')
     return 0
 
 
-def make_engines(arguments, weights):
-    """({'engine precision': engine}, [{'name', 'reason'} of what is not available])."""
-    engines, lacking = {}, []
-    for name, precision in product(arguments.engines or ENGINES, arguments.precisions):
-        label = f'{name} {precision}'
+def make_engines(names: Sequence[str] | None, precisions: Sequence[str], options: EngineOptions,
+                 weights: Weights) -> tuple[dict[str, Engine], dict[str, str]]:
+    """Create an engine for every combination of name and precision.
+
+    Args:
+        names: of `ENGINE_NAMES`; None for all that 'auto' would consider.
+        precisions: of `PRECISIONS`.
+        options: number of threads and size of the network's image.
+        weights: from `load_weights`.
+
+    Returns:
+        The engines, and the reason for each that is not available, both by 'name precision'.
+    """
+    engines: dict[str, Engine] = {}
+    unavailable: dict[str, str] = {}
+    for name, precision in product(names or ENGINES, precisions):
         try:
-            engines[label] = make_engine(name, precision, arguments, weights)
+            engines[f'{name} {precision}'] = make_engine(name, precision, options, weights, by_name=bool(names))
         except Exception as error:   # every library has its own kinds
-            lacking.append({'name': label, 'reason': str(error).strip().partition('\n')[0]})
-    return engines, lacking
+            unavailable[f'{name} {precision}'] = first_line(error)
+    return engines, unavailable
 
 
-def drop_failing(engines: dict[str, Any], arguments: Namespace, weights: Weights) -> list[dict[str, str]]:
-    """Run each engine once at each size, and take away those that cannot; returns {'name', 'reason'} of these."""
-    vocabulary, failed = VocabularyState(weights.text_embeddings).replace(names(weights, 1)), []
+def make_engine(name: str, precision: str, options: EngineOptions, weights: Weights, by_name: bool = True) -> Engine:
+    """Create exactly this engine; 'auto' as the node selects.
+
+    Args:
+        name: one of `ENGINE_NAMES`.
+        precision: one of `PRECISIONS`.
+        options: number of threads and size of the network's image.
+        weights: from `load_weights`.
+        by_name: whether a slow start, such as a build, is accepted.
+
+    Raises:
+        RuntimeError: it is not available here; the message is the reason. Libraries raise other errors, too.
+    """
+    if name == 'auto':
+        return create_engine(EngineOptions(name, precision, options.num_threads, options.max_inference_pixels), weights)
+    engine_type = engine_class(name)
+    reason = engine_type.unavailable(precision)
+    if reason is None and not by_name:
+        reason = engine_type.not_ready(weights, options.max_inference_pixels, precision)
+    if reason is not None:
+        raise RuntimeError(reason)
+    return engine_type(weights, options.num_threads, options.max_inference_pixels, precision)
+
+
+def drop_failing(engines: dict[str, Engine], sizes: Sequence[tuple[int, int]], weights: Weights) -> dict[str, str]:
+    """Run each engine once at each size and remove those that fail.
+
+    Args:
+        engines: by label; those that fail are closed and removed.
+        sizes: (width, height) of the images.
+        weights: of the engines.
+
+    Returns:
+        The reason for each that was removed, by label.
+    """
+    vocabulary = VocabularyState(weights.text_embeddings).replace(class_names(weights, 1))
+    failed: dict[str, str] = {}
     for label, engine in list(engines.items()):
         try:
-            for width, height in arguments.sizes:
+            for width, height in sizes:
                 engine.run([Frame(np.zeros((height, width, 3), np.uint8), 'bgr')], vocabulary)
         except Exception as error:   # SelfTestError, or what the library raises at this size
-            failed.append({'name': label, 'reason': str(error).strip().partition('\n')[0]})
-            close_engine(engines.pop(label))
+            failed[label] = first_line(error)
+            engines.pop(label).close()
     return failed
 
 
-def self_test_rows(label: str, engine: Any) -> list[dict[str, object]]:
-    """Name, network size, agreement (0..1), confidence error (0..1) and milliseconds of each of an engine's tests."""
-    return [{'name': label, 'size': f'{result.size[1]}x{result.size[0]}', 'agreement': round(result.agreement, 5),
-             'confidence_error': round(result.confidence_error, 5), 'ms': round(result.milliseconds, 1)}
-            for result in engine.self_test.results]
-
-
-def make_engine(name, precision, arguments, weights):
-    """Exactly this engine, or an error that tells why not; 'auto' as the node chooses."""
-    if name == 'auto':
-        return create_engine(Namespace(engine=name, precision=precision, num_threads=arguments.num_threads,
-                                       max_inference_pixels=arguments.max_inference_pixels), weights)
-    kind = engine_class(name)
-    reason = kind.unavailable(precision)
-    if reason is None and not arguments.engines and hasattr(kind, 'not_ready'):
-        reason = kind.not_ready(weights, arguments.max_inference_pixels, precision)
-    if reason is not None:
-        raise RuntimeError(reason)
-    return kind(weights, arguments.num_threads, arguments.max_inference_pixels, precision)
-
-
-def subjects(arguments, engines, weights):
-    """{label: function of the round's number} for every size, number of words and engine."""
-    found = {}
-    for (width, height), words in product(arguments.sizes, arguments.words):
+def measure(arguments: argparse.Namespace, engines: Mapping[str, Engine], weights: Weights) -> list[TimingResult]:
+    """Time the engines with every size and number of classes; prints the table, and a progress bar on a terminal."""
+    subjects: dict[str, Callable[[int], object]] = {}
+    for (width, height), num_classes in product(arguments.sizes, arguments.num_classes):
         camera = StreetCamera(width, height, seed=1)
-        frames = [Frame(camera.render(30 * n)[0], 'bgr') for n in range(FRAMES)]
-        vocabulary = VocabularyState(weights.text_embeddings).replace(names(weights, words))
+        frames = [Frame(camera.render(30 * n)[0], 'bgr') for n in range(NUM_FRAMES)]
+        vocabulary = VocabularyState(weights.text_embeddings).replace(class_names(weights, num_classes))
         for label, engine in engines.items():
-            found[f'{label}, {width}x{height}, {words} words'] = subject(engine, frames, vocabulary)
-    return found
+            subjects[f'{label}, {width}x{height}, {num_classes} classes'] = subject(engine, frames, vocabulary)
+    times = time_in_turn(subjects, arguments.iterations, arguments.warmup_iterations,
+                         lambda iterations: tqdm(iterations, unit='iteration', leave=False, disable=None))
+    results = summarize(times)
+    print(format_table(results))
+    return results
 
 
-def subject(engine, frames, vocabulary):
-    """A function of the round's number that runs one frame."""
+def subject(engine: Engine, frames: Sequence[Frame], vocabulary: Vocabulary) -> Callable[[int], object]:
+    """Return a function of the iteration's number that segments one of the frames."""
     return lambda n: engine.run([frames[n % len(frames)]], vocabulary)
 
 
-def names(weights, count):
-    """`count` classes: first those that the weights were trained on, then other words of their bank."""
-    phrases = {phrase for text in weights.classes for phrase in parse_class(text).phrases}
-    known = weights.classes + [name for name in weights.text_embeddings.names if name not in phrases]
-    if not 1 <= count <= min(len(known), 255):
-        raise ValueError(f'--words is {count}; these weights know {len(known)}, and a vocabulary has at most 255')
+def class_names(weights: Weights, count: int) -> list[str]:
+    """Return classes for a vocabulary: first those of the training, then other phrases that the weights know.
+
+    Args:
+        weights: from `load_weights`.
+        count: number of classes, 1 to 255.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    trained = {phrase for text in weights.classes for phrase in parse_class(text).phrases}
+    known = weights.classes + [name for name in weights.text_embeddings.names if name not in trained]
+    if not 1 <= count <= min(len(known), MAX_PHRASES):
+        raise ValueError(f'num_classes is {count}; these weights know {len(known)}, and a vocabulary has at most '
+                         f'{MAX_PHRASES}')
     return known[:count]
 
 
-def measure(arguments, functions):
-    """`time_in_turn` with a progress bar on a terminal."""
-    return time_in_turn(functions, arguments.rounds, arguments.warm_up,
-                        lambda rounds: tqdm(rounds, unit='round', leave=False, disable=None))
+def self_test_results(label: str, engine: Engine) -> list[dict[str, object]]:
+    """Return name, network size, agreement (0 to 1), confidence error (0 to 1) and milliseconds of each self-test."""
+    return [{'name': label, 'size': f'{result.size[1]}x{result.size[0]}', 'agreement': round(result.agreement, 5),
+             'confidence_error': round(result.confidence_error, 5), 'ms': round(result.milliseconds, 1)}
+            for result in engine.self_test.results]

@@ -74,19 +74,15 @@ def to_network(frame: Frame, size: Size) -> npt.NDArray[np.uint8]:
     pixels = frame.pixels
     if pixels.shape[:2] != tuple(size):
         # Before the colour conversion, which then touches the small image only.
-        method = cv2.INTER_AREA if uses_area(pixels.shape[0], size[0]) else cv2.INTER_LINEAR
-        pixels = np.asarray(cv2.resize(pixels, size[::-1], interpolation=method), np.uint8)
+        pixels = np.asarray(cv2.resize(pixels, size[::-1], interpolation=_interpolation(pixels.shape, size)), np.uint8)
     code = TO_RGB[frame.order]
     return np.ascontiguousarray(pixels) if code is None else np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
-def uses_area(source_height: int, target_height: int) -> bool:
-    """Return whether an image is downsampled by averaging areas rather than bilinearly.
-
-    Averaging keeps thin poles that sampling of four neighbours would miss. It is only worth its time if the image
-    shrinks to less than half.
-    """
-    return source_height > 2 * target_height
+def _interpolation(shape: tuple[int, ...], size: Size) -> int:
+    # Averaging keeps thin poles that sampling of four neighbours would miss. It is only worth its time if the image
+    # shrinks to less than half.
+    return cv2.INTER_AREA if shape[0] > 2 * size[0] else cv2.INTER_LINEAR
 
 
 def to_output(ids: npt.NDArray[np.uint8], confidence: npt.NDArray[Any], size: Size) -> Mask:
@@ -104,59 +100,3 @@ def to_output(ids: npt.NDArray[np.uint8], confidence: npt.NDArray[Any], size: Si
         return Mask(ids, confidence)
     return Mask(np.asarray(cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8),
                 np.asarray(cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR)))
-
-
-# --- the same with matrices, for GPUs: resized = vertical @ image @ horizontal.T
-
-
-def linear_matrix(source: int, target: int) -> npt.NDArray[np.float32]:
-    """Return a matrix that resizes one axis bilinearly with aligned pixel centres, as cv2.INTER_LINEAR.
-
-    Args:
-        source: length of the axis in pixels.
-        target: length after resizing.
-
-    Returns:
-        float32 [target, source].
-    """
-    position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    low = np.floor(position).astype(int)
-    fraction = (position - low).astype(np.float32)
-    matrix = np.zeros((target, source), np.float32)
-    matrix[np.arange(target), low] = 1 - fraction
-    matrix[np.arange(target), np.minimum(low + 1, source - 1)] += fraction
-    return matrix
-
-
-def area_matrix(source: int, target: int) -> npt.NDArray[np.float32]:
-    """Return a matrix that averages what each pixel covers, as cv2.INTER_AREA.
-
-    Args:
-        source: length of the axis in pixels.
-        target: length after resizing, at most `source`.
-
-    Returns:
-        float32 [target, source].
-    """
-    edges = np.arange(target + 1) * source / target
-    cells = np.arange(source)
-    covered = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
-    return np.asarray(np.clip(covered, 0, None) * target / source, np.float32)
-
-
-def shrinking_matrices(source: Size, target: Size) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the (vertical, horizontal) matrices that resize an image as `to_network` does.
-
-    Args:
-        source: (height, width) of the image.
-        target: (height, width) after resizing.
-    """
-    averaged = uses_area(source[0], target[0])
-    vertical, horizontal = (area_matrix(a, b) if averaged and a >= b else linear_matrix(a, b)
-                            for a, b in zip(source, target, strict=True))
-    return vertical, horizontal
-
-
-def nearest_indices(source: int, target: int) -> npt.NDArray[np.int64]:
-    """Return the pixels that cv2.INTER_NEAREST takes along one axis, int64 [target], 0 to source - 1."""
-    return np.minimum(np.arange(target) * source // target, source - 1)

@@ -20,7 +20,7 @@ from ..vocabulary.text_embeddings import TextEmbeddings
 
 T = TypeVar('T')
 DEFAULT_WEIGHTS = 'lgseg_lite0'
-# Keys in the .safetensors files that are shipped, so those of older versions stay.
+# Keys in the .safetensors files that are shipped, so they stay.
 TEXT_EMBEDDINGS_TENSOR = 'text.rows'
 """Projected text embeddings, fp16 [N, embed_dim]."""
 PHRASES_METADATA = 'bank_names'
