@@ -48,11 +48,11 @@ def built_engines() -> CheckResult:
 
 def _is_usable(path: Path, here: list[str] | None) -> bool:
     """Return whether an engine file is complete and, where TensorRT works, of this TensorRT and GPU (`here`)."""
-    from ..engines.engine_cache import DamagedEngine, read_engine
-    from ..engines.tensorrt_network import FORMAT
+    from ..engines.engine_cache import DamagedEngineError, read_engine
+    from ..engines.tensorrt_network import NETWORK_FORMAT
     try:
         identity = read_engine(path).identity
-    except (DamagedEngine, OSError):
+    except (DamagedEngineError, OSError):
         return False
     built = [identity.get(name) for name in ('runtime', 'gpu', 'compute_capability')]
-    return identity.get('network') == FORMAT and (here is None or built == here)
+    return identity.get('network_format') == NETWORK_FORMAT and (here is None or built == here)

@@ -1,41 +1,66 @@
-"""What a GPU engine prepares for one shape is kept for the shapes used last."""
+"""A cache of what a GPU engine prepares for one shape, and the numbers of phrases that share a shape."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
-BUCKETS = (8, 16, 32, 64, 128, 256)   # text rows are padded up to one of these
-MAX_SHAPE_CONTEXTS = 6                        # a few cameras' sizes times two vocabularies
+Shape = TypeVar('Shape', bound=Hashable)
+ShapeContext = TypeVar('ShapeContext')
 
+BUCKETS = (8, 16, 32, 64, 128, 256)
+"""Numbers of phrases that text embeddings are padded to; the largest holds every vocabulary."""
 
-def bucket(rows):
-    """The least number of `BUCKETS` that holds `rows` text rows, so that most changes of words keep their shape."""
-    return next(size for size in BUCKETS if size >= rows)
-
-
-class ShapeCache:
-    """Makes what a key asks for and keeps the `limit` used last; what is dropped is closed, if it can be."""
-
-    def __init__(self, make, limit=MAX_SHAPE_CONTEXTS):
-        """make: called with the key."""
-        self._make, self._limit, self._kept = make, limit, OrderedDict()
-
-    def __len__(self):
-        return len(self._kept)
-
-    def get(self, key):
-        """What belongs to `key`, made now if it is not there.  Raises what `make` raises."""
-        if key not in self._kept:
-            while len(self._kept) >= self._limit:   # before making: device memory for both may not be there
-                _close(self._kept.popitem(last=False)[1])
-            self._kept[key] = self._make(key)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def clear(self):
-        """Close and forget all."""
-        while self._kept:
-            _close(self._kept.popitem()[1])
+MAX_SHAPE_CONTEXTS = 6
+"""Contexts that are kept by default: the sizes of a few cameras times two vocabularies."""
 
 
-def _close(plan):
-    if hasattr(plan, 'close'):
-        plan.close()
+def bucket(num_phrases: int) -> int:
+    """Return the smallest of `BUCKETS` that holds a vocabulary, so that most vocabulary changes keep their shape.
+
+    Args:
+        num_phrases: number of text embeddings, 1 to 256.
+    """
+    return next(size for size in BUCKETS if size >= num_phrases)
+
+
+class ShapeCache(Generic[Shape, ShapeContext]):
+    """Creates the context of a shape on demand and keeps those used last.
+
+    A context holds the device memory of one shape. (A TensorRT plan is something else: a serialized engine.) A context
+    that is dropped is closed if it has a method `close`.
+    """
+
+    def __init__(self, create: Callable[[Shape], ShapeContext], limit: int = MAX_SHAPE_CONTEXTS) -> None:
+        """Start empty.
+
+        Args:
+            create: creates the context of a shape.
+            limit: number of contexts that are kept.
+        """
+        self._create = create
+        self._limit = limit
+        self._contexts: OrderedDict[Shape, ShapeContext] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of contexts that are kept."""
+        return len(self._contexts)
+
+    def get(self, shape: Shape) -> ShapeContext:
+        """Return the context of a shape, created now if it is not in the cache. Raises what `create` raises."""
+        if shape not in self._contexts:
+            while len(self._contexts) >= self._limit:   # before creating: device memory may not hold both
+                _close(self._contexts.popitem(last=False)[1])
+            self._contexts[shape] = self._create(shape)
+        self._contexts.move_to_end(shape)
+        return self._contexts[shape]
+
+    def clear(self) -> None:
+        """Close and drop all contexts."""
+        while self._contexts:
+            _close(self._contexts.popitem()[1])
+
+
+def _close(context: object) -> None:
+    close = getattr(context, 'close', None)
+    if close is not None:
+        close()

@@ -1,40 +1,62 @@
-"""The ONNX file that TensorRT is given: every cell interpolated, every tensor's type written into the graph.
+"""The ONNX file that TensorRT reads: every cell is interpolated, and the graph holds the type of every tensor.
 
-TensorRT 11 takes its precisions from the graph alone, and 10 does when asked to; so the graph is converted here: fp16
-up to the last convolution, fp32 after it, where cosines are compared and probabilities summed.  It is made where torch
-and onnx are, and needs neither where it is used.
+TensorRT 11 takes its precisions from the graph alone, and 10 does when asked to. So the graph is converted here: fp16
+up to the last convolution, fp32 after it, where cosines are compared and probabilities summed. To make the file needs
+torch and onnx; to use it needs neither.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableSequence, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..utils.atomic_write import atomic_write
-from .gpu import EngineError
+from .base import EngineError
+from .weights import Weights
 
-# Of the file; counted up when what is written below, or what the network computes of the same weights, changes.
-FORMAT = 2
-# Sums over many numbers and powers of them leave fp16's range or its three digits; a Cast says its type itself.
-FULL = {'Softmax', 'LayerNormalization', 'ReduceMean', 'ReduceSum', 'ReduceL2', 'Pow', 'Exp', 'Reciprocal', 'Sqrt',
-        'Cast', 'ConstantOfShape', 'Range'}
-FLOAT_ALWAYS = {'Resize': (1, 2)}   # inputs that ONNX wants in fp32 whatever the data is
+if TYPE_CHECKING:
+    import onnx
+
+NETWORK_FORMAT = 2
+"""Format of the file. Increment it if what is written, or what the network computes of the same weights, changes."""
+
+FP32_OPS = {'Softmax', 'LayerNormalization', 'ReduceMean', 'ReduceSum', 'ReduceL2', 'Pow', 'Exp', 'Reciprocal', 'Sqrt',
+            'Cast', 'ConstantOfShape', 'Range'}
+"""Operators that stay in fp32: sums over many numbers, and powers, leave the range or the three digits of fp16. A Cast
+holds its type itself."""
+
+FP32_INPUTS = {'Resize': (1, 2)}
+"""Inputs, by operator, that ONNX requires in fp32 whatever the type of the data."""
 
 
-def network_name(weights, precision):
-    """File name of the network of `weights`; it names their content, so that a wrong file is never taken."""
-    return f'{weights.path.stem}-{weights.sha256[:12]}-{precision}-{FORMAT}.onnx'
+def network_name(weights: Weights, precision: str) -> str:
+    """Return the name of the network file. It holds the digest of the weights, so that no other file is taken."""
+    return f'{weights.path.stem}-{weights.sha256[:12]}-{precision}-{NETWORK_FORMAT}.onnx'
 
 
-def find_network(weights, precision, folder):
-    """Path of the network beside the weights or in `folder`, or None."""
+def find_network(weights: Weights, precision: str, folder: str | Path) -> Path | None:
+    """Return the path of the network file beside the weights or in `folder`, or None."""
     name = network_name(weights, precision)
     return next((path for path in (weights.path.parent / name, Path(folder) / name) if path.is_file()), None)
 
 
-def make_network(weights, precision, folder):
-    """Write the network of `weights` to `folder`, atomically; needs torch and onnx.  Returns its path.
+def make_network(weights: Weights, precision: str, folder: str | Path) -> Path:
+    """Write the network file atomically; needs torch and onnx.
 
-    precision: fp32 or fp16.  Raises EngineError where torch or onnx is not installed.
+    Args:
+        weights: from `load_weights`.
+        precision: 'fp32' or 'fp16'.
+        folder: where to write; it is created where it is missing.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        EngineError: torch or onnx is not installed, or a weight does not fit fp16.
+        OSError: the file cannot be written.
     """
     try:
         import onnx
@@ -48,49 +70,66 @@ def make_network(weights, precision, folder):
     path = Path(folder) / network_name(weights, precision)
     with atomic_write(path) as partial:
         export_onnx(load_network(weights), partial, every_cell=True)
-        model = bytes_at_the_border(onnx.load(partial))
-        onnx.save(half_precision(model) if precision == 'fp16' else model, partial)
+        model = cast_uint8_at_boundary(onnx.load(partial))
+        onnx.save(convert_to_fp16(model) if precision == 'fp16' else model, partial)
     return path
 
 
-def bytes_at_the_border(model):
-    """The graph with uint8 in its inputs and outputs alone, as TensorRT wants it: cast at once, and at the very end."""
+def cast_uint8_at_boundary(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Limit uint8 to the graph's inputs and outputs, as TensorRT requires; each has a Cast beside it.
+
+    Args:
+        model: the exported fp32 graph, which is changed in place.
+
+    Returns:
+        The same model.
+    """
     from onnx import TensorProto, helper
     graph = model.graph
-    byte_inputs = [v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.UINT8]
-    byte_outputs = [v.name for v in graph.output if v.type.tensor_type.elem_type == TensorProto.UINT8]
+    uint8_inputs = [v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.UINT8]
+    uint8_outputs = [v.name for v in graph.output if v.type.tensor_type.elem_type == TensorProto.UINT8]
     for node in graph.node:
-        _rename(node.input, byte_inputs)
-        _rename(node.output, byte_outputs)
+        _rename_floats(node.input, uint8_inputs)
+        _rename_floats(node.output, uint8_outputs)
         if node.op_type == 'Cast' and node.attribute[0].i == TensorProto.UINT8:
             node.attribute[0].i = TensorProto.FLOAT
     casts = [helper.make_node('Cast', [name], [f'{name}_float'], f'{name}_from_bytes', to=TensorProto.FLOAT)
-             for name in byte_inputs]
+             for name in uint8_inputs]
     for position, cast in enumerate(casts):
         graph.node.insert(position, cast)
     graph.node.extend(helper.make_node('Cast', [f'{name}_float'], [name], f'{name}_to_bytes', to=TensorProto.UINT8)
-                      for name in byte_outputs)
+                      for name in uint8_outputs)
     del graph.value_info[:]
     return model
 
 
-def _rename(names, renamed):
+def _rename_floats(names: MutableSequence[str], uint8_tensors: Sequence[str]) -> None:
+    """Replace, in a node's inputs or outputs, the uint8 tensors by the float ones on the other side of the Cast."""
     for position, name in enumerate(names):
-        if name in renamed:
+        if name in uint8_tensors:
             names[position] = f'{name}_float'
 
 
-def half_precision(model):
-    """The fp32 graph with fp16 up to its last convolution; inputs and outputs keep their types."""
+def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a graph to fp16 up to its last convolution. Inputs and outputs keep their types.
+
+    Args:
+        model: an fp32 graph, which is changed in place.
+
+    Returns:
+        The same model.
+
+    Raises:
+        EngineError: a weight does not fit fp16.
+    """
     import onnx
     graph = model.graph
     _constants_to_initializers(graph)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     floats = {v.name for v in (*inferred.value_info, *graph.input, *graph.output)
               if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
-    halves = _nodes_before_convolutions(graph, floats)
-    _retype(graph, floats, weights, halves)
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    _retype(graph, floats, constants, _fp16_nodes(graph, floats))
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:], graph.value_info[:]
@@ -99,8 +138,8 @@ def half_precision(model):
     return model
 
 
-def _constants_to_initializers(graph):
-    """Float Constant nodes as initializers, so that there is one kind of constant to convert."""
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Turn float Constant nodes into initializers, so that there is one kind of constant to convert."""
     from onnx import TensorProto
     nodes = []
     for node in graph.node:
@@ -114,49 +153,61 @@ def _constants_to_initializers(graph):
     graph.node.extend(nodes)
 
 
-def _nodes_before_convolutions(graph, floats):
-    """Names of the first outputs of all nodes that a convolution hears, through floats, and of the convolutions."""
+def _fp16_nodes(graph: onnx.GraphProto, floats: set[str]) -> set[str]:
+    """Return the nodes to compute in fp16, each by the name of its first output.
+
+    They are the convolutions, and all nodes that a convolution depends on through float tensors, without `FP32_OPS`.
+    """
     producers = {name: node for node in graph.node for name in node.output}
-    found, waiting = set(), [node for node in graph.node if node.op_type == 'Conv']
+    visited: set[str] = set()
+    waiting = [node for node in graph.node if node.op_type == 'Conv']
     while waiting:
         node = waiting.pop()
-        if node.output[0] in found:
+        if node.output[0] in visited:
             continue
-        found.add(node.output[0])
-        waiting += [producers[name] for name in _data(node) if name in floats and name in producers]
-    return {name for name in found if producers[name].op_type not in FULL}
+        visited.add(node.output[0])
+        waiting += [producers[name] for name in _data_inputs(node) if name in floats and name in producers]
+    return {name for name in visited if producers[name].op_type not in FP32_OPS}
 
 
-def _data(node):
-    return [name for i, name in enumerate(node.input) if i not in FLOAT_ALWAYS.get(node.op_type, ())]
+def _data_inputs(node: onnx.NodeProto) -> list[str]:
+    return [name for i, name in enumerate(node.input) if i not in FP32_INPUTS.get(node.op_type, ())]
 
 
-def _retype(graph, floats, weights, halves):
-    """Give each float input the type its node computes in: constants are converted, other tensors cast."""
-    from onnx import TensorProto, helper, numpy_helper
-    names = {TensorProto.FLOAT: 'fp32', TensorProto.FLOAT16: 'fp16'}
-    types, converted, nodes = {}, {}, []
+def _retype(graph: onnx.GraphProto, floats: set[str], constants: Mapping[str, onnx.TensorProto],
+            fp16_nodes: set[str]) -> None:
+    """Give each float input the type that its node computes in: constants are converted, other tensors cast."""
+    from onnx import TensorProto, helper
+    suffixes = {TensorProto.FLOAT: 'fp32', TensorProto.FLOAT16: 'fp16'}
+    types: dict[str, int] = {}
+    converted: dict[tuple[str, int], str] = {}
+    nodes = []
     for node in graph.node:
-        half = node.output[0] in halves
+        is_fp16 = node.output[0] in fp16_nodes
         for i, name in enumerate(node.input):
-            if name not in floats and name not in weights:
+            if name not in floats and name not in constants:
                 continue
-            wanted = TensorProto.FLOAT16 if half and name in _data(node) else TensorProto.FLOAT
+            wanted = TensorProto.FLOAT16 if is_fp16 and name in _data_inputs(node) else TensorProto.FLOAT
             if types.get(name, TensorProto.FLOAT) == wanted:
                 continue
             if (name, wanted) not in converted:
-                converted[name, wanted] = f'{name}_{names[wanted]}'
-                if name in weights:
-                    array = numpy_helper.to_array(weights[name]).astype(np.float16)
-                    if not np.isfinite(array).all():
-                        raise EngineError(f'{name} of the network passes the range of fp16; use precision fp32')
-                    graph.initializer.append(numpy_helper.from_array(array, converted[name, wanted]))
+                converted[name, wanted] = new_name = f'{name}_{suffixes[wanted]}'
+                if name in constants:
+                    graph.initializer.append(_fp16_constant(constants[name], new_name))
                 else:
-                    nodes.append(helper.make_node('Cast', [name], [converted[name, wanted]],
-                                                  f'{name}_to_{names[wanted]}', to=wanted))
+                    nodes.append(helper.make_node('Cast', [name], [new_name], f'{name}_to_{suffixes[wanted]}',
+                                                  to=wanted))
             node.input[i] = converted[name, wanted]
         for name in node.output:
-            types[name] = TensorProto.FLOAT16 if half and name in floats else types.get(name, TensorProto.FLOAT)
+            types[name] = TensorProto.FLOAT16 if is_fp16 and name in floats else types.get(name, TensorProto.FLOAT)
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _fp16_constant(constant: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    from onnx import numpy_helper
+    array = numpy_helper.to_array(constant).astype(np.float16)
+    if not np.isfinite(array).all():
+        raise EngineError(f'{constant.name} of the network exceeds the range of fp16; use precision fp32')
+    return numpy_helper.from_array(array, name)

@@ -1,19 +1,19 @@
 """Build the TensorRT engine of weights ahead of time, so that a node that starts later finds it in the cache."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .engine_cache import engine_folder, why_not
+from .base import EngineError
+from .engine_cache import engine_folder, rejection_reason
 from .preprocessing import DEFAULT_PIXELS, SMALLEST
-from .gpu import EngineError
+from .tensorrt_build import EngineShapes, Progress, built_shapes, load_tensorrt_engine
 from .tensorrt_engine import TensorRTEngine, identify
-from .tensorrt_build import Shapes, built_shapes, load_tensorrt_engine
 from .weights import Weights
 
 MAX_BATCH_LIMIT = 64
-"""Images at once; the working memory of all of them is allocated."""
+"""Images per batch; the working memory of all of them is allocated."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PrebuiltEngine:
         path: the file.
         size_bytes: size of the engine.
         existed: whether it was in the cache already and was not built again.
-        notes: what the builder noted: shapes, seconds.
+        notes: what the builder noted: 'shapes' as of `EngineShapes`, and 'seconds' that the build took.
         identity: what it was built for: weights, TensorRT, GPU, precision.
     """
 
@@ -37,18 +37,18 @@ class PrebuiltEngine:
 
 def prebuild_engine(weights: Weights, precision: str = 'fp16', max_inference_pixels: int = DEFAULT_PIXELS,
                     size: tuple[int, int] | None = None, max_batch: int | None = None, force: bool = False,
-                    progress: Callable[[str, int, int], object] | None = None) -> PrebuiltEngine:
+                    progress: Progress | None = None) -> PrebuiltEngine:
     """Build an engine for this machine's GPU, which takes minutes, unless a suitable one is in the cache.
 
     Args:
         weights: the trained weights.
         precision: 'fp16' or 'fp32'.
         max_inference_pixels: pixels of the image that the network sees.
-        size: (width, height) of the camera's images, which the engine is tuned for; other sizes run too. None: that of
-            the engine in the cache, else 640x480.
-        max_batch: most images at once, 1 to 64. None: that of the engine in the cache, else 4.
+        size: (width, height) of the camera's images, which the engine is optimized for; other sizes run too. None: that
+            of the engine in the cache, else 640x480.
+        max_batch: most images per batch, 1 to 64. None: that of the engine in the cache, else 4.
         force: build even if there is a suitable engine.
-        progress: called with (phase, finished steps, number of steps), also from other threads.
+        progress: reports the build.
 
     Returns:
         The engine in the cache.
@@ -63,10 +63,10 @@ def prebuild_engine(weights: Weights, precision: str = 'fp16', max_inference_pix
         raise EngineError(f'cannot build here: {reason}')
     identity = identify(weights, max_inference_pixels, precision)
     path, built = engine_folder() / identity.file_name, built_shapes(identity)
-    shapes = Shapes(size[::-1] if size else built.size, max_batch or built.max_batch)
-    build = force or shapes != built
-    existed = not build and why_not(path, identity) is None
-    stored = load_tensorrt_engine(weights, identity, shapes, build, progress)
+    shapes = EngineShapes((size[1], size[0]) if size else built.size, max_batch or built.max_batch)
+    force = force or shapes != built
+    existed = not force and rejection_reason(path, identity) is None
+    stored = load_tensorrt_engine(weights, identity, shapes, force, progress)
     return PrebuiltEngine(path, len(stored.engine), existed, stored.notes, stored.identity)
 
 

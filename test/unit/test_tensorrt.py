@@ -5,46 +5,53 @@ import json
 from pathlib import Path
 
 import pytest
-from test_engine_cache import SAMPLE
 
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines import tensorrt_engine, tensorrt_build, tensorrt_prebuild
+from lgseg_ros.engines import tensorrt_build, tensorrt_engine, tensorrt_prebuild
+from lgseg_ros.engines.base import EngineError
+from lgseg_ros.engines.onnx_files import (
+    CLASS_IDS_INPUT,
+    FRAMES_INPUT,
+    TEXT_EMBEDDINGS_INPUT,
+)
 from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, SMALLEST, STEP, network_size
-from lgseg_ros.engines.gpu import EngineError, has_gpu_device
+from lgseg_ros.engines.tensorrt_build import MAX_ASPECT_RATIO, EngineShapes, profile_shapes
 from lgseg_ros.engines.tensorrt_engine import TensorRTEngine, build_command, clamp
-from lgseg_ros.engines.tensorrt_build import WIDEST, Shapes, profile_shapes
+from lgseg_ros.utils.hardware import has_gpu_device
 from lgseg_ros.vocabulary.classes import MAX_PHRASES
+from test_engine_cache import SAMPLE
 
 NO_GPU = pytest.mark.skipif(TensorRTEngine.unavailable() is None, reason='TensorRT works here')
 
 
 @pytest.mark.parametrize('pixels', [DEFAULT_PIXELS, 64 * 64, 1024 * 512])
 @pytest.mark.parametrize('height, width', [(480, 640), (720, 1280), (1080, 1920), (1000, 1000), (100, 240), (20, 20)])
-def test_one_engine_takes_every_usual_picture(weights, pixels, height, width):
-    profile = profile_shapes(pixels, Shapes(), weights)
-    least, usual, largest = (shape[1:3] for shape in profile['frames'])
+def test_one_engine_accepts_every_usual_image_size(weights, pixels, height, width):
+    profile = profile_shapes(pixels, EngineShapes(), weights)
+    min_size, opt_size, max_size = (shape[1:3] for shape in profile[FRAMES_INPUT])
     size = network_size(height, width, pixels)
-    assert all(a <= b <= c for a, b, c in zip(least, size, largest))
-    assert usual == network_size(480, 640, pixels) and clamp(size, largest) == size
-    assert largest[0] * largest[1] < 2 * max(pixels, 64 * 64)   # memory is taken for the largest
-    assert all(side % STEP == 0 for side in (*least, *usual, *largest))
+    assert all(a <= b <= c for a, b, c in zip(min_size, size, max_size))
+    assert opt_size == network_size(480, 640, pixels) and clamp(size, max_size) == size
+    assert max_size[0] * max_size[1] < 2 * max(pixels, 64 * 64)   # memory is allocated for the largest
+    assert all(side % STEP == 0 for side in (*min_size, *opt_size, *max_size))
 
 
-def test_an_engine_for_unusual_pictures_takes_them_too(weights):
+def test_an_engine_for_an_unusual_image_size_accepts_it(weights):
     size = 1280, 720   # portrait
-    largest = profile_shapes(DEFAULT_PIXELS, Shapes(size, 2), weights)['frames'][2]
+    largest = profile_shapes(DEFAULT_PIXELS, EngineShapes(size, 2), weights)[FRAMES_INPUT][2]
     assert clamp(network_size(*size), largest[1:3]) == network_size(*size) and largest[0] == 2
-    usual = profile_shapes(DEFAULT_PIXELS, Shapes(), weights)['frames'][2]
+    usual = profile_shapes(DEFAULT_PIXELS, EngineShapes(), weights)[FRAMES_INPUT][2]
     squeezed = clamp(network_size(*size), usual[1:3])
     assert squeezed != network_size(*size) and min(squeezed) >= SMALLEST and max(squeezed) <= max(usual[1:3])
-    assert WIDEST > 16 / 9
+    assert MAX_ASPECT_RATIO > 16 / 9
 
 
-def test_rows_from_one_to_all(weights):
-    profile = profile_shapes(DEFAULT_PIXELS, Shapes(), weights)
+def test_vocabularies_of_one_to_all_phrases(weights):
+    profile = profile_shapes(DEFAULT_PIXELS, EngineShapes(), weights)
     dim = weights.text_embeddings.vectors.shape[1]
-    assert profile['rows'][0] == (1, dim) and profile['rows'][2] == (MAX_PHRASES, dim)
-    assert profile['row_ids'][2] == (MAX_PHRASES,)
+    min_shape, _, max_shape = profile[TEXT_EMBEDDINGS_INPUT]
+    assert min_shape == (1, dim) and max_shape == (MAX_PHRASES, dim)
+    assert profile[CLASS_IDS_INPUT][2] == (MAX_PHRASES,)
 
 
 @NO_GPU
@@ -55,12 +62,12 @@ def test_refusals_name_what_is_missing(capsys):
     assert 'cannot build here: ' in message and TensorRTEngine.unavailable('fp16') in message
 
 
-@pytest.mark.parametrize('arguments, said', [
+@pytest.mark.parametrize('arguments, message', [
     (['--max-batch', '0'], '--max-batch is 0'), (['--max-batch', '65'], 'give 1 to 64'),
     (['--max-inference-pixels', '3'], '--max-inference-pixels is 3'), (['--weights', 'nonsense'], 'nonsense')])
-def test_wrong_arguments_are_named(capsys, arguments, said):
+def test_wrong_arguments_are_named(capsys, arguments, message):
     assert main(['build-engine', *arguments]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('size', ['640', '0x4', 'x'])
@@ -71,6 +78,7 @@ def test_a_wrong_size_is_named(capsys, size):
 
 
 def test_the_network_is_made_for_a_robot(capsys, tmp_path, weights):
+    pytest.importorskip('torch')
     assert main(['build-engine', '--network-only', '--precision', 'fp32', '--out', str(tmp_path), '--json']) == 0
     made = json.loads(capsys.readouterr().out.splitlines()[-1])
     path, = tmp_path.iterdir()
@@ -103,7 +111,7 @@ def test_the_size_that_a_warning_names_is_built(builds, capsys):
     assert build() == (1, False, [480, 640], 4)
     assert build() == build('--size', '640x480', '--max-batch', '4') == (1, True, [480, 640], 4)
     assert build('--size', '720x1280') == (2, False, [1280, 720], 4)
-    assert clamp(network_size(1280, 720), builds[1]['frames'][2][1:3]) == network_size(1280, 720)
+    assert clamp(network_size(1280, 720), builds[1][FRAMES_INPUT][2][1:3]) == network_size(1280, 720)
     assert build('--size', '720x1280') == build() == (2, True, [1280, 720], 4)
     assert build('--max-batch', '2') == (3, False, [1280, 720], 2)
     assert build('--force') == (4, False, [1280, 720], 2)
@@ -122,15 +130,15 @@ def test_a_folder_that_cannot_be_written_costs_no_engine(weights, monkeypatch, t
     assert tensorrt_build.read_network(weights, 'fp16', tmp_path) == b'made' and (tmp_path / 'network.onnx').exists()
 
 
-def test_a_squeezed_picture_names_the_command_that_mends_it(weights, caplog, tmp_path):
+def test_a_squeezed_image_names_the_command_that_fixes_it(weights, caplog, tmp_path):
     other = dataclasses.replace(weights, path=tmp_path / 'my street.safetensors')
     for trained, pixels, precision, options in (
             (weights, DEFAULT_PIXELS, 'auto', ''),
             (other, 230400, 'fp32', f" --weights '{other.path}' --max-inference-pixels 230400 --precision fp32")):
         caplog.clear()
         engine = TensorRTEngine.__new__(TensorRTEngine)   # without a GPU there is no engine to load
-        engine.pixels, engine._said_clamped = pixels, False
-        engine._largest = profile_shapes(pixels, Shapes(), weights)['frames'][2]
+        engine.pixels, engine._warned_of_squeezing = pixels, False
+        engine._max_frames_shape = profile_shapes(pixels, EngineShapes(), weights)[FRAMES_INPUT][2][:3]
         engine._build_command = build_command(trained, pixels, precision)
         for _ in range(2):
             engine._network_size(1280, 720)
@@ -142,7 +150,8 @@ def test_an_engine_that_is_not_built_names_the_command(weights, monkeypatch, tmp
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
     monkeypatch.setattr(tensorrt_engine, 'identify', lambda *_: SAMPLE)
     assert 'with: lgseg build-engine, or' in TensorRTEngine.not_ready(weights, DEFAULT_PIXELS)
-    assert 'build-engine --max-inference-pixels 9216 --precision fp32, or' in TensorRTEngine.not_ready(weights, 9216, 'fp32')
+    reason = TensorRTEngine.not_ready(weights, 9216, 'fp32')
+    assert 'build-engine --max-inference-pixels 9216 --precision fp32, or' in reason
 
 
 def test_without_cuda_python_it_says_what_to_install(monkeypatch):

@@ -8,9 +8,15 @@ import time
 
 import pytest
 
-from lgseg_ros.engines.engine_cache import (DamagedEngine, Identity, load_or_build, read_engine, why_not)
+from lgseg_ros.engines.engine_cache import (
+    DamagedEngineError,
+    EngineIdentity,
+    load_or_build,
+    read_engine,
+    rejection_reason,
+)
 
-SAMPLE = Identity('lite0', 'ab' * 32, 1, 'TensorRT 10.3.0', 'NVIDIA Orin (nvgpu)', '8.7', 'fp16', 172800)
+SAMPLE = EngineIdentity('lite0', 'ab' * 32, 1, 'TensorRT 10.3.0', 'NVIDIA Orin (nvgpu)', '8.7', 'fp16', 172800)
 ENGINE = b'\x00engine\n' * 1000
 
 
@@ -32,24 +38,25 @@ def test_built_once_then_read(tmp_path):
     assert second.engine == ENGINE and second.notes == {'seconds': 1.5} and second.identity == SAMPLE._asdict()
     path, = tmp_path.glob('*.engine')
     assert path.name == SAMPLE.file_name == 'lite0-abababababab-fp16-172800-nvidia-orin-nvgpu.engine'
-    load_or_build(SAMPLE, build, tmp_path, again=True)
+    load_or_build(SAMPLE, build, tmp_path, force=True)
     assert build.builds == 2
 
 
-@pytest.mark.parametrize('change', [{'runtime': 'TensorRT 10.9.0'}, {'network': 2}, {'compute_capability': '8.9'}, {'multiprocessors': 8},
+@pytest.mark.parametrize('change', [{'runtime': 'TensorRT 10.9.0'}, {'network_format': 2},
+                                    {'compute_capability': '8.9'}, {'multiprocessors': 8},
                                     {'weights_sha256': 'ab' * 31 + 'cd'}])
 def test_a_stale_engine_is_built_again_in_its_place(tmp_path, caplog, change):
     load_or_build(SAMPLE, Builder(b'old'), tmp_path)
     now, build = SAMPLE._replace(**change), Builder(b'new')
     name, = change
-    assert f'the engine is stale: {name} was' in why_not(tmp_path / now.file_name, now)
+    assert f'the engine is stale: {name} was' in rejection_reason(tmp_path / now.file_name, now)
     assert load_or_build(now, build, tmp_path).engine == b'new' and build.builds == 1
     assert 'stale' in caplog.text and 'built again' in caplog.text
     assert len(list(tmp_path.glob('*.engine'))) == 1
 
 
-@pytest.mark.parametrize('change', [{'precision': 'fp32'}, {'pixels': 100}, {'gpu': 'NVIDIA H100'}, {'weights': 'other'},
-                                    {'weights_sha256': 'cd' * 32}])
+@pytest.mark.parametrize('change', [{'precision': 'fp32'}, {'max_inference_pixels': 100}, {'gpu': 'NVIDIA H100'},
+                                    {'weights': 'other'}, {'weights_sha256': 'cd' * 32}])
 def test_engines_that_may_be_in_use_side_by_side_are_kept_apart(tmp_path, change):
     load_or_build(SAMPLE, Builder(), tmp_path)
     load_or_build(SAMPLE._replace(**change), Builder(b'other'), tmp_path)
@@ -67,7 +74,7 @@ def test_a_damaged_engine_is_built_again(tmp_path, caplog, damage):
     load_or_build(SAMPLE, build, tmp_path)
     path = tmp_path / SAMPLE.file_name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(DamagedEngine, match='engine'):
+    with pytest.raises(DamagedEngineError, match='engine'):
         read_engine(path)
     assert load_or_build(SAMPLE, build, tmp_path).engine == ENGINE and build.builds == 2
     assert str(path) in caplog.text
@@ -93,7 +100,7 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path, caplog):
 PROCESS = '''
 import json, logging, sys, time
 from pathlib import Path
-from lgseg_ros.engines.engine_cache import Identity, load_or_build
+from lgseg_ros.engines.engine_cache import EngineIdentity, load_or_build
 logging.basicConfig(level=logging.WARNING)
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 
@@ -102,7 +109,7 @@ def build():
     time.sleep(seconds)
     return sys.argv[3].encode(), {}
 
-print(load_or_build(Identity(*json.loads(sys.argv[4])), build, folder).engine.decode())
+print(load_or_build(EngineIdentity(*json.loads(sys.argv[4])), build, folder).engine.decode())
 '''
 
 
@@ -140,17 +147,18 @@ def test_a_builder_that_is_killed_does_not_block_the_next(tmp_path):
 
 def test_reading_the_header_is_enough_to_know(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    assert why_not(tmp_path / SAMPLE.file_name, SAMPLE) == 'no engine is built yet'
+    assert rejection_reason(tmp_path / SAMPLE.file_name, SAMPLE) == 'no engine is built yet'
     load_or_build(SAMPLE, Builder(), tmp_path)
-    assert why_not(tmp_path / SAMPLE.file_name, SAMPLE) is None and not caplog.text
+    assert rejection_reason(tmp_path / SAMPLE.file_name, SAMPLE) is None and not caplog.text
 
 
 def test_the_doctor_counts_engines_and_names_the_bad_ones(tmp_path, monkeypatch):
     from lgseg_ros.doctor.gpu_engines import built_engines
-    from lgseg_ros.engines.tensorrt_network import FORMAT
+    from lgseg_ros.engines.tensorrt_network import NETWORK_FORMAT
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
     assert built_engines().status == 'skip'
-    good, stale = SAMPLE._replace(network=FORMAT), SAMPLE._replace(network=FORMAT - 1, precision='fp32')
+    good = SAMPLE._replace(network_format=NETWORK_FORMAT)
+    stale = SAMPLE._replace(network_format=NETWORK_FORMAT - 1, precision='fp32')
     load_or_build(good, Builder())
     assert built_engines().status == 'ok' and built_engines().finding.startswith('1, 0.0 MB')
     load_or_build(stale, Builder())

@@ -9,8 +9,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
+from lgseg_ros.engines.base import EngineError
+from lgseg_ros.engines.onnx_files import (
+    CLASS_IDS_INPUT,
+    CONFIDENCE_THRESHOLD_INPUT,
+    FRAMES_INPUT,
+    TEXT_EMBEDDINGS_INPUT,
+)
 from lgseg_ros.engines.preprocessing import Frame, to_network
-from lgseg_ros.engines.gpu import EngineError
 from lgseg_ros.engines.tensorrt_network import find_network, make_network, network_name
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -35,7 +41,7 @@ def types(graph):
     return known
 
 
-def test_bytes_are_cast_at_the_border_alone(graph, types):
+def test_uint8_is_cast_at_the_boundary_alone(graph, types):
     """TensorRT knows uint8 as a network's input or output next to a cast, and nowhere else."""
     assert sorted(name for name, kind in types.items() if kind == TensorProto.UINT8) == ['confidence', 'frames', 'ids']
     for node in graph.node:
@@ -55,7 +61,7 @@ def test_convolutions_are_fp16_and_decisions_fp32(graph, types):
         assert len(kinds) < 2 or node.op_type == 'Resize', node.name
 
 
-def test_no_shape_depends_on_the_picture(graph):
+def test_no_shape_depends_on_the_image(graph):
     assert not {'NonZero', 'Unique', 'Compress', 'NonMaxSuppression', 'If', 'Loop'} & {n.op_type for n in graph.node}
 
 
@@ -67,8 +73,8 @@ def test_masks_are_those_of_fp32(network, engine, weights, street):
         wanted, = engine.run([frame], vocabulary)
         batch = np.stack([to_network(frame, (360, 480))] * 2)
         ids, confidence = session.run(None, {
-            'frames': batch, 'rows': vocabulary.text_embeddings, 'row_ids': vocabulary.class_ids,
-            'threshold': np.array(0, np.float32)})
+            FRAMES_INPUT: batch, TEXT_EMBEDDINGS_INPUT: vocabulary.text_embeddings,
+            CLASS_IDS_INPUT: vocabulary.class_ids, CONFIDENCE_THRESHOLD_INPUT: np.array(0, np.float32)})
         assert np.array_equal(ids[0], ids[1]) and ids.dtype == confidence.dtype == np.uint8
         assert np.mean(ids[0] == wanted.ids) > 0.985
         assert np.abs(confidence[0].astype(int) - wanted.confidence).mean() < 3

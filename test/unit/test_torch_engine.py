@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lgseg_ros.engines.preprocessing import Frame, network_size, to_network
+from lgseg_ros.engines.resize import downscale_matrices, linear_matrix, nearest_indices
 from lgseg_ros.engines.shape_cache import BUCKETS, ShapeCache, bucket
-from lgseg_ros.engines.resize import linear_matrix, nearest_indices, shrinking_matrices
 from lgseg_ros.engines.torch_engine import TorchEngine
 from lgseg_ros.vocabulary.classes import MAX_PHRASES
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
@@ -36,31 +36,32 @@ def agreement(first, second):
 
 @pytest.mark.parametrize('size', [(480, 360), (1280, 720), (640, 480)])
 def test_agrees_with_onnx_runtime(torch_engine, engine, camvid, street, size):
-    picture = cv2.resize(street[0], size, interpolation=cv2.INTER_CUBIC)
-    ours, theirs = (e.run([Frame(picture, 'bgr')], camvid) for e in (torch_engine, engine))
-    assert ours[0].ids.shape == ours[0].confidence.shape == picture.shape[:2]
+    image = cv2.resize(street[0], size, interpolation=cv2.INTER_CUBIC)
+    ours, theirs = (e.run([Frame(image, 'bgr')], camvid) for e in (torch_engine, engine))
+    assert ours[0].ids.shape == ours[0].confidence.shape == image.shape[:2]
     assert agreement(ours, theirs) > 0.995
     assert np.abs(ours[0].confidence.astype(int) - theirs[0].confidence).mean() < 2
 
 
-def test_padding_rows_changes_nothing(torch_engine, engine, weights, street):
-    """9 words run as 16 rows, 8 as 8: neither may differ from the engine that never pads."""
+def test_padded_text_embeddings_change_nothing(torch_engine, engine, weights, street):
+    """9 phrases run as 16, 8 as 8: neither may differ from the engine that never pads."""
     for count in (1, 8, 9):
-        words = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:count], confidence_threshold=0.3)
-        ours, theirs = (e.run([Frame(street[0], 'bgr')], words, 'network') for e in (torch_engine, engine))
+        phrases = weights.text_embeddings.names[:count]
+        vocabulary = VocabularyState(weights.text_embeddings).replace(phrases, confidence_threshold=0.3)
+        ours, theirs = (e.run([Frame(street[0], 'bgr')], vocabulary, 'network') for e in (torch_engine, engine))
         assert agreement(ours, theirs) > 0.995, count
 
 
-def test_words_change_without_another_plan(small_engine, weights, street):
+def test_a_vocabulary_change_needs_no_other_context(small_engine, weights, street):
     state = VocabularyState(weights.text_embeddings)
     frame = Frame(street[0], 'bgr')
     first, = small_engine.run([frame], state.replace(['road', 'sky', 'building', 'car']))
-    plans = len(small_engine._shape_contexts)
-    words = state.replace(['road', 'heaven=sky', 'tree'], confidence_threshold=0.0)
-    second, = small_engine.run([frame], words)
-    assert len(small_engine._shape_contexts) == plans
-    assert set(np.unique(second.ids)) <= set(words.ids)
-    assert (second.ids == words.ids[1]).any() and not (first.ids == words.ids[1]).any()
+    num_contexts = len(small_engine._contexts)
+    vocabulary = state.replace(['road', 'heaven=sky', 'tree'], confidence_threshold=0.0)
+    second, = small_engine.run([frame], vocabulary)
+    assert len(small_engine._contexts) == num_contexts
+    assert set(np.unique(second.ids)) <= set(vocabulary.ids)
+    assert (second.ids == vocabulary.ids[1]).any() and not (first.ids == vocabulary.ids[1]).any()
 
 
 def test_every_order_and_a_mixed_batch(small_engine, camvid, street):
@@ -85,37 +86,37 @@ def test_masks_outlive_the_next_frame(small_engine, camvid, street):
 
 
 def test_threshold_and_output_size(small_engine, weights, street):
-    words = VocabularyState(weights.text_embeddings).replace([], 'camvid', 229.5 / 255)   # between two bytes
-    mask, = small_engine.run([Frame(street[0], 'bgr')], words, 'network')
+    vocabulary = VocabularyState(weights.text_embeddings).replace([], 'camvid', 229.5 / 255)   # between two bytes
+    mask, = small_engine.run([Frame(street[0], 'bgr')], vocabulary, 'network')
     assert mask.ids.shape == network_size(360, 480, SMALL)
     assert np.array_equal(mask.ids == 255, mask.confidence < 230)
 
 
 def test_half_floats_decide_as_fp32_does(weights, camvid, street):
     """What CUDA computes in fp16, here with the CPU's slow half kernels."""
-    picture = cv2.resize(street[0], (320, 240), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(street[0], (320, 240), interpolation=cv2.INTER_AREA)
     engine = TorchEngine(weights, num_threads=1, device='cpu')
-    full, = engine.run([Frame(picture, 'bgr')], camvid)
+    full, = engine.run([Frame(image, 'bgr')], camvid)
     engine._model.half()
-    engine._shape_contexts.clear()
-    half, = engine.run([Frame(picture, 'bgr')], camvid)
+    engine._contexts.clear()
+    half, = engine.run([Frame(image, 'bgr')], camvid)
     assert np.mean(full.ids == half.ids) > 0.985
 
 
 @pytest.mark.parametrize('frame, network', [((720, 1280), (312, 552)), ((480, 640), (360, 480)),
                                             ((1024, 2048), (296, 592))])
 def test_resizing_is_opencvs(street, frame, network):
-    picture = cv2.resize(street[0], frame[::-1], interpolation=cv2.INTER_CUBIC)
-    wanted = to_network(Frame(picture, 'rgb'), network).astype(float)
-    rows, columns = shrinking_matrices(frame, network)
-    ours = np.einsum('hH,HWc,wW->hwc', rows, picture.astype(np.float32), columns, optimize=True)
+    image = cv2.resize(street[0], frame[::-1], interpolation=cv2.INTER_CUBIC)
+    wanted = to_network(Frame(image, 'rgb'), network).astype(float)
+    vertical, horizontal = downscale_matrices(frame, network)
+    ours = np.einsum('hH,HWc,wW->hwc', vertical, image.astype(np.float32), horizontal, optimize=True)
     assert np.abs(ours.round() - wanted).max() <= 1
     small = street[1][:network[0], :network[1]]
     wanted = cv2.resize(small, frame[::-1], interpolation=cv2.INTER_NEAREST)
     y, x = (nearest_indices(*side) for side in zip(small.shape, frame))
     assert np.mean(small[y][:, x] == wanted) > 0.999
-    down, across = (linear_matrix(*side) for side in zip(small.shape, frame))
-    back = down @ small.astype(np.float32) @ across.T
+    vertical, horizontal = (linear_matrix(*side) for side in zip(small.shape, frame))
+    back = vertical @ small.astype(np.float32) @ horizontal.T
     assert np.abs(back - cv2.resize(small, frame[::-1], interpolation=cv2.INTER_LINEAR)).max() <= 1
 
 
@@ -124,24 +125,24 @@ def test_buckets_hold_every_vocabulary():
     assert bucket(MAX_PHRASES) == BUCKETS[-1]
 
 
-def test_plans_keep_the_last_used_and_close_the_rest():
+def test_the_shape_cache_keeps_the_last_used_and_closes_the_rest():
     closed = []
 
-    class Thing:
+    class Context:
         def __init__(self, key):
             self.key = key
 
         def close(self):
             closed.append(self.key)
 
-    plans = ShapeCache(Thing, limit=2)
-    first = plans.get('a')
-    plans.get('b')
-    assert plans.get('a') is first and not closed
-    plans.get('c')
-    assert closed == ['b'] and len(plans) == 2
-    plans.clear()
-    assert sorted(closed) == ['a', 'b', 'c'] and not len(plans)
+    cache = ShapeCache(Context, limit=2)
+    first = cache.get('a')
+    cache.get('b')
+    assert cache.get('a') is first and not closed
+    cache.get('c')
+    assert closed == ['b'] and len(cache) == 2
+    cache.clear()
+    assert sorted(closed) == ['a', 'b', 'c'] and not len(cache)
 
 
 def test_precisions(weights):
