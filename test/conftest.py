@@ -17,8 +17,9 @@ from tiny_clip import tiny_clip_folder, tiny_clip_weights  # noqa: E402, F401 (f
 
 # What cannot be imported without a package, by package; the rest of test/unit runs without ROS and PyTorch.
 NEEDED_BY = {
-    'rclpy': ['node', 'faults'],
-    'torch': ['training', 'cli/test_cli_train.py', 'unit/test_model.py', 'unit/test_postprocessing.py'],
+    'rclpy': ['node', 'faults', 'unit/test_image_conversions.py'],
+    'torch': ['training', 'cli/test_cli_train.py', 'unit/test_model.py', 'unit/test_postprocessing.py',
+              'unit/test_tensorrt_network.py', 'unit/test_torch_engine.py'],
 }
 MISSING = [package for package in NEEDED_BY if importlib.util.find_spec(package) is None]
 collect_ignore = [path for package in MISSING for path in NEEDED_BY[package]]
