@@ -61,13 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     # Threads that spin while they wait would be counted against the subject whose turn comes next.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     weights = load_weights(arguments.weights)
-    engines, unavailable = make_engines(arguments.engines, arguments.precisions, options, weights)
-    unavailable.update(drop_failing(engines, arguments.sizes, weights))
+    engines, not_available = make_engines(arguments.engines, arguments.precisions, options, weights)
+    not_available += drop_failing(engines, arguments.sizes, weights)
     num_threads = options.num_threads or usable_cores()
     print(f'{machine()}; {num_threads} threads; {arguments.iterations} iterations after {arguments.warmup_iterations} '
           f'to warm up; {weights.path.stem}')
-    for label, reason in unavailable.items():
-        print(f'not available: {label}: {reason}')
+    for entry in not_available:
+        print(f'not available: {entry["name"]}: {entry["reason"]}')
     try:
         results = measure(arguments, engines, weights) if engines else []
     finally:
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         'benchmark': 'lgseg bench', 'machine': machine(), 'num_threads': num_threads, 'weights': weights.path.stem,
         'weights_sha256': weights.sha256, 'iterations': arguments.iterations,
         'warmup_iterations': arguments.warmup_iterations, 'results': [result.as_json() for result in results],
-        'not_available': [{'name': label, 'reason': reason} for label, reason in unavailable.items()],
+        'not_available': not_available,
         'self_tests': [result for label, engine in engines.items() for result in self_test_results(label, engine)]})
     if not engines:
         raise RuntimeError('none of these engines can run here')
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_engines(names: Sequence[str] | None, precisions: Sequence[str], options: EngineOptions,
-                 weights: Weights) -> tuple[dict[str, Engine], dict[str, str]]:
+                 weights: Weights) -> tuple[dict[str, Engine], list[dict[str, str]]]:
     """Create an engine for every combination of name and precision.
 
     Args:
@@ -97,16 +97,17 @@ def make_engines(names: Sequence[str] | None, precisions: Sequence[str], options
         weights: from `load_weights`.
 
     Returns:
-        The engines, and the reason for each that is not available, both by 'name precision'.
+        The engines by label, 'name precision', and {'name': label, 'reason'} of each that is not available.
     """
     engines: dict[str, Engine] = {}
-    unavailable: dict[str, str] = {}
+    not_available: list[dict[str, str]] = []
     for name, precision in product(names or ENGINES, precisions):
+        label = f'{name} {precision}'
         try:
-            engines[f'{name} {precision}'] = make_engine(name, precision, options, weights, by_name=bool(names))
+            engines[label] = make_engine(name, precision, options, weights, by_name=bool(names))
         except Exception as error:   # every library has its own kinds
-            unavailable[f'{name} {precision}'] = first_line(error)
-    return engines, unavailable
+            not_available.append({'name': label, 'reason': first_line(error)})
+    return engines, not_available
 
 
 def make_engine(name: str, precision: str, options: EngineOptions, weights: Weights, by_name: bool = True) -> Engine:
@@ -133,7 +134,7 @@ def make_engine(name: str, precision: str, options: EngineOptions, weights: Weig
     return engine_type(weights, options.num_threads, options.max_inference_pixels, precision)
 
 
-def drop_failing(engines: dict[str, Engine], sizes: Sequence[tuple[int, int]], weights: Weights) -> dict[str, str]:
+def drop_failing(engines: dict[str, Engine], sizes: Sequence[tuple[int, int]], weights: Weights) -> list[dict[str, str]]:
     """Run each engine once at each size and remove those that fail.
 
     Args:
@@ -142,16 +143,16 @@ def drop_failing(engines: dict[str, Engine], sizes: Sequence[tuple[int, int]], w
         weights: of the engines.
 
     Returns:
-        The reason for each that was removed, by label.
+        {'name': label, 'reason'} of each that was removed.
     """
     vocabulary = VocabularyState(weights.text_embeddings).replace(class_names(weights, 1))
-    failed: dict[str, str] = {}
+    failed: list[dict[str, str]] = []
     for label, engine in list(engines.items()):
         try:
             for width, height in sizes:
                 engine.run([Frame(np.zeros((height, width, 3), np.uint8), 'bgr')], vocabulary)
         except Exception as error:   # SelfTestError, or what the library raises at this size
-            failed[label] = first_line(error)
+            failed.append({'name': label, 'reason': first_line(error)})
             engines.pop(label).close()
     return failed
 

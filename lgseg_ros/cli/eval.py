@@ -124,9 +124,10 @@ def _network(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, A
 
 def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
     """The engine that was asked for and no other, whose metrics would be taken for its own.  Raises ValueError."""
-    from ..utils.hardware import has_int8_dot
+    from ..engines.base import EngineOptions
     from ..engines.onnxruntime_engine import OnnxRuntimeEngine
     from ..engines.selection import create_engine
+    from ..utils.hardware import has_int8_dot
     if arguments.precision == 'int8' and arguments.engine in ('auto', 'onnxruntime') and not has_int8_dot():
         # Too slow for a robot here, but as accurate as where the CPU has the instructions.
         return OnnxRuntimeEngine(weights, 0, pixels, 'int8')
@@ -135,10 +136,8 @@ def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
         if choice.fell_back:
             raise ValueError(f'{choice}; only the engine and precision that were asked for are measured')
 
-    settings = Namespace(
-        engine=arguments.engine, precision=arguments.precision, num_threads=0, max_inference_pixels=pixels
-    )
-    return create_engine(settings, weights, refuse_fallback)
+    options = EngineOptions(arguments.engine, arguments.precision, max_inference_pixels=pixels)
+    return create_engine(options, weights, refuse_fallback)
 
 
 def _torch_run(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Names of compile caches, made of everything that shapes a compiled graph.
+"""Names and locks of compile caches: one folder per combination of all that a compiled graph depends on.
 
-A library's own key may leave something out: OpenVINO 2026.4.1 leaves out the precision, and loads the graph of another
-one.  So each combination has a folder of its own, in which only one kind of compiled graph can lie.
+A library's own key may be incomplete: OpenVINO 2026.4.1 leaves out the precision and loads the graph of another one.
+With a folder per combination, only one compiled graph can be there.
 """
 
 import fcntl
@@ -16,18 +16,19 @@ from pathlib import Path
 
 from ..utils.hardware import cpu_info
 
-LOCK_SECONDS = 60.0   # longer than any compilation of a CPU graph takes; then go on without the cache
+LOCK_SECONDS = 60.0
+"""Longer than any compilation of a CPU graph takes; after it, the engine goes on without the cache."""
 
 
 class CacheBusyError(OSError):
-    """Another process has held the lock of a cache for too long."""
+    """Another process has held the lock of a cache for `LOCK_SECONDS`."""
 
 
 def cache_key(parts: Mapping[str, object]) -> str:
-    """A name for what `parts` describe.
+    """Return a name for a combination.
 
     Args:
-        parts: everything that shapes the compiled graph, by name; values that JSON can hold.
+        parts: all that the compiled graph depends on, by name; values that JSON can represent.
 
     Returns:
         24 hexadecimal digits; equal only for equal parts, whatever their order.
@@ -36,20 +37,20 @@ def cache_key(parts: Mapping[str, object]) -> str:
 
 
 def cpu_parts() -> dict[str, object]:
-    """What a graph that was compiled for this CPU depends on: architecture, model name and instruction sets."""
+    """Return what a graph compiled for this CPU depends on: architecture, model name and instruction sets."""
     name, features = cpu_info()
     return {'architecture': platform.machine(), 'cpu': name, 'cpu_features': sorted(features)}
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a cache folder alone, among all processes; the lock goes with its process, however that ends.
+    """Lock a cache folder against other processes; the lock ends with its process at the latest.
 
     Args:
-        folder: made where it is missing; the lock file lies beside it.
+        folder: created where it is missing; the lock file is beside it.
 
     Raises:
-        OSError: the folder cannot be made, or (CacheBusyError) its lock is not free within `LOCK_SECONDS`.
+        OSError: the folder cannot be created, or (CacheBusyError) its lock is not free within `LOCK_SECONDS`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f'{folder.name}.lock'), 'a') as file:
@@ -62,12 +63,12 @@ def exclusive(folder: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise CacheBusyError(f'{folder} is held by another process') from None
                 time.sleep(0.05)
-        os.utime(folder)   # when it was last used
+        os.utime(folder)   # the time of its last use
         yield
 
 
 def remove_files(folder: Path) -> None:
-    """Remove the compiled graphs in a cache folder; what cannot be removed stays."""
+    """Remove the compiled graphs in a cache folder; files that cannot be removed stay."""
     for path in folder.glob('*'):
         with suppress(OSError):
             path.unlink()

@@ -11,8 +11,8 @@ from ..vocabulary.vocabulary import Vocabulary
 from .base import first_line
 from .weights import Weights, WeightsError, check_onnx
 
-# Names in the graph. They are in the ONNX files that are shipped, so they stay: `rows` are the text embeddings, `row_ids`
-# the class id of each.
+# Names in the graph. They are in the ONNX files that are shipped, so they stay: `rows` are the text embeddings and
+# `row_ids` the class id of each.
 FRAMES_INPUT = 'frames'
 """uint8 [batch, height, width, 3], RGB; height and width are multiples of 8."""
 TEXT_EMBEDDINGS_INPUT = 'rows'

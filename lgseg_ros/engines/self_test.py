@@ -1,6 +1,6 @@
-"""The golden self-test of an engine: does it still give the masks that torch gave in fp32 at export?
+"""The self-test of an engine: compare its masks with those that PyTorch gave in fp32 at export.
 
-An engine calls `SelfTest.check` after it has loaded, and again after every new compilation for an image size.
+An engine calls `SelfTest.check` after it has loaded, and again after every compilation for a new image size.
 """
 
 import hashlib
@@ -17,13 +17,12 @@ import numpy.typing as npt
 
 from ..utils.paths import cache_folder
 from ..vocabulary.vocabulary import Vocabulary
+from .base import EngineError, first_line
 from .cache_key import cache_key
-from .preprocessing import Frame, Mask, to_network, to_output
-from .base import EngineError
+from .preprocessing import Frame, Mask, Size, to_network, to_output
 from .self_test_data import (
     GoldenData,
-    Size,
-    fix,
+    make_hint,
     mask_tensors,
     read_golden,
     read_masks,
@@ -34,42 +33,56 @@ from .self_test_data import (
 from .weights import Weights, WeightsError
 
 LOG = logging.getLogger(__name__)
-MIN_AGREEMENT = {'fp32': 0.99}        # share of pixels with the expected id, for every vocabulary
-MIN_AGREEMENT_ROUNDED = 0.97          # of engines that round to fewer bits: fp16, bf16, int8
-MAX_CONFIDENCE_ERROR = 0.03           # mean absolute difference of confidences, 0..1
-# Below this size the deepest maps have a few cells, and int8 alone changes up to 14 % of the pixels; what is broken
-# changes most of them.
-TINY = 144 * 192                      # pixels
+MIN_AGREEMENT = {'fp32': 0.99}
+"""Share of pixels that must have the expected id, with every vocabulary."""
+MIN_AGREEMENT_ROUNDED = 0.97
+"""The same for precisions with fewer bits: fp16, bf16, int8."""
+MAX_CONFIDENCE_ERROR = 0.03
+"""Mean absolute difference of the confidences, 0 to 1."""
+# Below this size the deepest feature maps have a few cells, and int8 alone changes up to 14 % of the pixels. A wrong
+# result changes most of them.
+TINY = 144 * 192   # pixels
 MIN_AGREEMENT_TINY, MAX_CONFIDENCE_ERROR_TINY = 0.80, 0.10
-BUDGET_MS = 100.0                     # no further vocabulary is begun that would not end within it
+BUDGET_MS = 100.0
+"""Time of a test; a further vocabulary that would not end within it is left out."""
 
 Run = Callable[[npt.NDArray[np.uint8], Vocabulary], Mask]
+"""Segments an RGB image, uint8 [H, W, 3]."""
 
 
 class SelfTestError(EngineError):
-    """An engine whose masks are not those of the weights; the message says by how much."""
+    """The masks of an engine are not those of the weights; the message has the measured agreement."""
 
 
 class SelfTestResult(NamedTuple):
-    """Of one network size: the worst vocabulary's agreement and confidence error, and the time of all in all."""
+    """The self-test at one network size, with several vocabularies.
 
-    size: Size                 # (height, width) in pixels
-    agreement: float           # share of pixels with the expected id, 0..1
-    confidence_error: float    # mean absolute difference, 0..1
+    Attributes:
+        size: (height, width) in pixels.
+        agreement: share of pixels with the expected id, 0 to 1; that of the worst vocabulary.
+        confidence_error: mean absolute difference of the confidences, 0 to 1; that of the worst vocabulary.
+        milliseconds: time of all runs.
+        num_vocabularies: how many were run within the time budget.
+    """
+
+    size: Size
+    agreement: float
+    confidence_error: float
     milliseconds: float
-    vocabularies: int          # how many were run within the budget
+    num_vocabularies: int
 
     def __str__(self) -> str:
+        """Return one line for logs."""
         return (f'{100 * self.agreement:.2f} % of the pixels agree at {self.size[1]}x{self.size[0]}, '
                 f'{self.milliseconds:.0f} ms')
 
 
 class SelfTest:
-    """Holds an engine against the golden data of its weights.
+    """Compares an engine with the golden data of its weights.
 
     Attributes:
-        results: the `SelfTestResult`s of all tests that passed, in order.
-        skipped: why the engine, or one of its sizes, was not tested; '' where all were.
+        results: of all tests that passed, in order.
+        skipped: why the engine, or one of its sizes, was not tested; '' if all were.
     """
 
     def __init__(self, weights: Weights, engine: str, precision: str, num_threads: int = 0) -> None:
@@ -77,21 +90,21 @@ class SelfTest:
 
         Args:
             weights: from `load_weights`.
-            engine: its name, for messages.
-            precision: what it computes in: fp32, fp16 or int8.
-            threads: of ONNX Runtime, where it has to compute what is expected; 0 for all cores.
+            engine: name of the engine, for messages.
+            precision: of its computation: 'fp32', 'fp16' or 'int8'.
+            num_threads: of ONNX Runtime, if that has to compute the expected masks; 0 for all cores.
 
         Raises:
-            WeightsError: the self-test's file is damaged or was made for other weights.
+            WeightsError: the self-test file is damaged or was made for other weights.
         """
-        self._weights, self._threads = weights, num_threads
+        self._weights, self._num_threads = weights, num_threads
         self._label = f'{engine} in {precision}'
         self._precision = precision
         self._golden = read_golden(weights)
         self.results: list[SelfTestResult] = []
         self.skipped = ''
         if self._golden is None:
-            self.skipped = f'{self_test_path(weights)} is missing; {fix(weights.path)}'
+            self.skipped = f'{self_test_path(weights)} is missing; {make_hint(weights.path)}'
             _warn_once(f'no engine of these weights is tested: {self.skipped}')
 
     @property
@@ -101,7 +114,7 @@ class SelfTest:
 
     @property
     def worst(self) -> SelfTestResult | None:
-        """The result of the least agreement, None before the first."""
+        """The result with the lowest agreement; None before the first test."""
         return min(self.results, key=lambda result: result.agreement, default=None)
 
     def __str__(self) -> str:
@@ -111,53 +124,59 @@ class SelfTest:
         return '; '.join(filter(None, (tested, skipped))) or 'not tested yet'
 
     def check(self, size: Size, run: Run, max_phrases: int | None = None) -> bool:
-        """Run the golden image at a network size and judge the masks.
+        """Segment the golden image at a network size and compare the masks.
 
         Args:
-            size: (height, width) of the network.
-            run: called with an RGB image uint8 [*size, 3] and a `Vocabulary`, gives a `Mask` of that size.
-            max_rows: take only vocabularies of at most so many text embeddings.
+            size: (height, width) of the network's image.
+            run: called with an RGB image, uint8 [*size, 3]; returns a mask of that size.
+            max_phrases: take only vocabularies of at most so many text embeddings.
 
         Returns:
-            Whether it was tested; False where nothing is known to hold it against, which is logged.
+            Whether it was tested; False, which is logged, if no expected masks are available.
 
         Raises:
-            SelfTestError: too many pixels, or too much of their confidence, differ.
+            SelfTestError: too many pixels differ, or their confidences differ too much.
         """
         if self._golden is None:
             return False
-        return self._judge(size, self._expected(size), self._golden.image_at(size), run, max_phrases)
+        return self._compare(size, self._expected(size), self._golden.image_at(size), run, max_phrases)
 
-    def check_frames(self, frame_size: Size, grey: bool, size: Size, output_size: Size, run: Run,
+    def check_frames(self, frame_size: Size, gray: bool, size: Size, output_size: Size, run: Run,
                      max_phrases: int | None = None) -> bool:
-        """As `check`, for a graph that resizes within: from frames of `frame_size` to masks of `output_size`.
+        """Check a graph that includes the resizing, from frames to masks; as `check`.
 
         Args:
             frame_size: (height, width) of the frames in pixels.
-            grey: whether its frames have no colours.
-            size: (height, width) of the network within.
+            gray: whether its frames are gray.
+            size: (height, width) of the network's image in the graph.
             output_size: (height, width) of the masks.
-            run: called with an RGB image uint8 [*frame_size, 3], gives a `Mask` of `output_size`.
-            max_rows: as in `check`.
+            run: called with an RGB image, uint8 [*frame_size, 3]; returns a mask of `output_size`.
+            max_phrases: as in `check`.
+
+        Returns:
+            As `check`.
+
+        Raises:
+            SelfTestError: as `check`.
         """
         if self._golden is None:
             return False
         image = self._golden.image_at(frame_size)
-        if grey:
+        if gray:
             image = np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, axis=2)
-        plain = frame_size == size and not grey
+        plain = frame_size == size and not gray
         expected = self._expected(size) if plain else self._compute(size, to_network(Frame(image, 'rgb'), size))
         masks = tuple(to_output(*mask, output_size) for mask in expected)
-        return self._judge(size, masks, image, run, max_phrases)
+        return self._compare(size, masks, image, run, max_phrases)
 
-    def _judge(self, size: Size, expected: tuple[Mask, ...], image: npt.NDArray[np.uint8], run: Run,
-               max_phrases: int | None) -> bool:
+    def _compare(self, size: Size, expected: tuple[Mask, ...], image: npt.NDArray[np.uint8], run: Run,
+                 max_phrases: int | None) -> bool:
         assert self._golden is not None
         pairs = [(mask, vocabulary) for mask, vocabulary in zip(expected, self._golden.vocabularies, strict=False)
                  if max_phrases is None or len(vocabulary.text_embeddings) <= max_phrases]
         if not pairs:
             return False
-        least, most = limits(self._precision, size)
+        min_agreement, max_error = limits(self._precision, size)
         agreement, error, count, milliseconds = 1.0, 0.0, 0, 0.0
         for mask, vocabulary in pairs:
             began = time.perf_counter()
@@ -168,32 +187,37 @@ class SelfTest:
             count, milliseconds = count + 1, milliseconds + last
             if milliseconds + last > BUDGET_MS:
                 break
-        if agreement < least:
+        if agreement < min_agreement:
             raise SelfTestError(f"{self._label}: {100 * agreement:.1f} % of the self-test's pixels agree at "
-                                f'{size[1]}x{size[0]} ({100 * least:.0f} % needed)')
-        if error > most:
+                                f'{size[1]}x{size[0]} ({100 * min_agreement:.0f} % needed)')
+        if error > max_error:
             raise SelfTestError(f"{self._label}: the self-test's confidences are off by {error:.3f} at "
-                                f'{size[1]}x{size[0]} (at most {most:g})')
+                                f'{size[1]}x{size[0]} (at most {max_error:g})')
         self.results.append(SelfTestResult(size, agreement, error, milliseconds, count))
         return True
 
     def _expected(self, size: Size) -> tuple[Mask, ...]:
-        """The stored masks of a size, else computed ones; empty, and logged, where there are none."""
+        """Return the stored masks of a size, else computed ones; empty, which is logged, if neither is available."""
         assert self._golden is not None
         return self._golden.expected(size) or self._compute(size, self._golden.image_at(size))
 
     def _compute(self, size: Size, image: npt.NDArray[np.uint8]) -> tuple[Mask, ...]:
         assert self._golden is not None
         try:
-            return expected_of_onnxruntime(self._weights, self._golden, size, image, self._threads)
+            return compute_expected(self._weights, self._golden, size, image, self._num_threads)
         except Exception as error:   # not installed, no ONNX file, or refused by its own self-test
-            self.skipped = f'at {size[1]}x{size[0]} nothing says what to expect ({_first_line(error)})'
+            self.skipped = f'at {size[1]}x{size[0]} no expected masks are available ({first_line(error)})'
             _warn_once(f'{self._label} is not tested: {self.skipped}')
             return ()
 
 
 def limits(precision: str, size: Size) -> tuple[float, float]:
-    """(least share of agreeing pixels, largest confidence error) for an engine's precision at a network size."""
+    """Return the minimum agreement and the maximum confidence error, both 0 to 1.
+
+    Args:
+        precision: of the engine: 'fp32', 'fp16' or 'int8'.
+        size: (height, width) of the network's image.
+    """
     if precision in MIN_AGREEMENT:
         return MIN_AGREEMENT[precision], MAX_CONFIDENCE_ERROR
     if size[0] * size[1] < TINY:
@@ -202,28 +226,36 @@ def limits(precision: str, size: Size) -> tuple[float, float]:
 
 
 def compare(mask: Mask, expected: Mask) -> tuple[float, float]:
-    """(share of pixels with the expected id, mean absolute difference of confidences in 0..1) of two masks."""
+    """Return the share of pixels with the expected id and the mean absolute difference of the confidences, 0 to 1.
+
+    Masks of different sizes agree nowhere.
+    """
     if mask.ids.shape != expected.ids.shape or mask.confidence.shape != expected.confidence.shape:
         return 0.0, 1.0
     same = int(np.count_nonzero(mask.ids == expected.ids)) / expected.ids.size
     return same, float(cv2.absdiff(mask.confidence, expected.confidence).mean()) / 255
 
 
-def expected_of_onnxruntime(weights: Weights, golden: GoldenData, size: Size, image: npt.NDArray[np.uint8],
-                            num_threads: int) -> tuple[Mask, ...]:
-    """What to expect at a size of which nothing is stored: ONNX Runtime's masks in fp32.
+def compute_expected(weights: Weights, golden: GoldenData, size: Size, image: npt.NDArray[np.uint8],
+                     num_threads: int) -> tuple[Mask, ...]:
+    """Compute the expected masks at a size that is not stored, with ONNX Runtime in fp32.
 
-    ONNX Runtime passes the stored self-test first.  The masks are kept in the user's cache.
+    ONNX Runtime must pass the stored self-test before. The masks are kept in the user's cache.
 
     Args:
         weights: from `load_weights`.
         golden: their golden data.
-        size: (height, width) of the network.
-        image: uint8 [*size, 3], RGB.
-        threads: of ONNX Runtime, 0 for all cores.
+        size: (height, width) of the network's image.
+        image: RGB, uint8 [*size, 3].
+        num_threads: of ONNX Runtime, 0 for all cores.
+
+    Returns:
+        A mask for each vocabulary that is tested at this size.
 
     Raises:
-        WeightsError, SelfTestError, ImportError: ONNX Runtime cannot run the weights.
+        WeightsError: the ONNX file is missing, damaged or of other weights.
+        SelfTestError: ONNX Runtime fails its self-test.
+        ImportError: ONNX Runtime is not installed.
     """
     key = cache_key({'golden': golden.digest, 'size': size, 'image': _digest(image)})
     path = cache_folder() / 'self_test' / f'{weights.path.stem}-{size[0]}x{size[1]}-{key}.safetensors'
@@ -231,23 +263,18 @@ def expected_of_onnxruntime(weights: Weights, golden: GoldenData, size: Size, im
         tensors, _ = read_tensors(path, weights.path, weights.sha256)
         if masks := read_masks(tensors, size, path):
             return masks
-    except (WeightsError, ValueError):   # not there, or damaged: computed again in its place
+    except (WeightsError, ValueError):   # missing or damaged: compute them again
         pass
     from .onnxruntime_engine import OnnxRuntimeEngine
     engine = OnnxRuntimeEngine(weights, num_threads, precision='fp32')
     masks = tuple(engine.infer(image[None], vocabulary)[0] for vocabulary in golden.vocabularies_at(size))
-    with suppress(OSError):   # a cache that cannot be written costs time and nothing else
+    with suppress(OSError):   # a cache that cannot be written only costs time
         write_tensors(path, mask_tensors(size, list(masks)), {'weights_sha256': weights.sha256})
     return masks
 
 
 def _digest(image: npt.NDArray[np.uint8]) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @cache

@@ -1,8 +1,8 @@
-"""The golden self-test of weights: NAME.selftest.safetensors beside NAME.safetensors.
+"""The self-test file of weights: NAME.selftest.safetensors beside NAME.safetensors.
 
-It holds a small image, the text embeddings of several vocabularies, and the class ids and confidences that torch gives
-in fp32 for them at several network sizes.  Masks and the image are PNG files in uint8 tensors, because safetensors does
-not compress.
+It holds golden data: a small image, the text embeddings of several vocabularies, and the class ids and confidences that
+PyTorch gives for them in fp32 at several network sizes. The image and the masks are PNG files in uint8 tensors, because
+safetensors does not compress.
 """
 
 import hashlib
@@ -17,27 +17,29 @@ import numpy.typing as npt
 
 from ..utils.atomic_write import atomic_write
 from ..vocabulary.vocabulary import Vocabulary
-from .preprocessing import Mask
+from .preprocessing import Mask, Size
 from .weights import Weights, WeightsError
 
 FORMAT = 'lgseg-self-test-1'
 SUFFIX = '.selftest.safetensors'
-SMALL = (192, 256)   # (height, width) of the stored image; engines with a free image size are tested at it alone
-LARGE_COUNT = 2      # vocabularies that are tested at larger sizes, so that a test stays below 100 ms
+SMALL: Size = (192, 256)
+"""(height, width) of the stored image. Engines with one graph for all sizes are tested at this size only."""
+NUM_LARGE = 2
+"""Vocabularies that are tested at larger sizes, so that a test takes less than 100 ms."""
 
-Size = tuple[int, int]   # (height, width) in pixels
 Tensors = dict[str, npt.NDArray[np.generic]]
+"""The content of a self-test file by name."""
 
 
 @dataclass(frozen=True)
 class GoldenData:
-    """What an engine is held against.
+    """The content of a self-test file.
 
     Attributes:
         path: of the file.
         digest: of all its tensors, hexadecimal SHA-256.
-        image: uint8 [height, width, 3], RGB.
-        vocabularies: with text embeddings and class ids; their thresholds are 0.
+        image: RGB, uint8 [*SMALL, 3].
+        vocabularies: text embeddings and class ids without names; the confidence thresholds are 0.
         tensors: PNG files of the expected masks by name.
     """
 
@@ -48,32 +50,32 @@ class GoldenData:
     tensors: Tensors
 
     def expected(self, size: Size) -> tuple[Mask, ...]:
-        """The masks at a network size, one for each vocabulary tested there; none where the size is not stored.
+        """Return the masks at a network size, one per vocabulary tested there; none if the size is not stored.
 
         Raises:
-            WeightsError: a stored mask cannot be read.
+            ValueError: a stored mask cannot be decoded.
         """
         return read_masks(self.tensors, size, self.path)
 
     def vocabularies_at(self, size: Size) -> tuple[Vocabulary, ...]:
-        """Those that are tested at a network size: all of them at small sizes."""
+        """Return the vocabularies that are tested at a network size: all at small sizes, else `NUM_LARGE`."""
         small = size[0] * size[1] <= SMALL[0] * SMALL[1]
-        return self.vocabularies if small else self.vocabularies[:LARGE_COUNT]
+        return self.vocabularies if small else self.vocabularies[:NUM_LARGE]
 
     def image_at(self, size: Size) -> npt.NDArray[np.uint8]:
-        """The image, uint8 [*size, 3], RGB; resized with integer arithmetic, so the same on every machine."""
+        """Return the image, RGB uint8 [*size, 3]; resized with integer arithmetic, so the same on every machine."""
         if self.image.shape[:2] == size:
             return self.image
         return np.asarray(cv2.resize(self.image, size[::-1], interpolation=cv2.INTER_LINEAR_EXACT), np.uint8)
 
 
 def self_test_path(weights: Weights) -> Path:
-    """Where the self-test of `weights` lies."""
+    """Return the path of the self-test file of weights."""
     return weights.path.with_suffix(SUFFIX)
 
 
-def read_golden(weights: Weights) -> 'GoldenData | None':
-    """The self-test of `weights`, or None where there is no such file.
+def read_golden(weights: Weights) -> GoldenData | None:
+    """Read the self-test file of weights; None if there is no such file.
 
     Raises:
         WeightsError: the file is damaged or was made for other weights.
@@ -87,7 +89,7 @@ def read_golden(weights: Weights) -> 'GoldenData | None':
 
 @lru_cache(maxsize=2)
 def _read_golden(path: Path, weights_path: Path, sha256: str, stamp: tuple[int, int, int]) -> GoldenData:
-    """`read_golden`, once for each content of a file: every engine that is tried asks for it."""
+    """Read a self-test file, once for each `stamp` of its content: every engine that is tried needs it."""
     tensors, metadata = read_tensors(path, weights_path, sha256)
     try:
         count = int(metadata['vocabularies'])
@@ -100,20 +102,38 @@ def _read_golden(path: Path, weights_path: Path, sha256: str, stamp: tuple[int, 
 
 
 def make_vocabulary(text_embeddings: npt.ArrayLike, class_ids: npt.ArrayLike) -> Vocabulary:
-    """A `Vocabulary` of text embeddings [K, D] and class ids [K], without names and with threshold 0."""
+    """Return a vocabulary without names and with a confidence threshold of 0.
+
+    Args:
+        text_embeddings: [K, embed_dim].
+        class_ids: class id of each text embedding, [K].
+    """
     class_ids = np.asarray(class_ids, np.int64)
     return Vocabulary(version=0, specs=(), ids=tuple(dict.fromkeys(class_ids.tolist())),
-                      text_embeddings=np.asarray(text_embeddings, np.float32), class_ids=class_ids, confidence_threshold=0.0, preset='')
+                      text_embeddings=np.asarray(text_embeddings, np.float32), class_ids=class_ids,
+                      confidence_threshold=0.0, preset='')
 
 
-def mask_tensors(size: Size, masks: 'list[Mask]') -> Tensors:
-    """The masks of a network size, one a vocabulary, as tensors for `write_tensors`."""
+def mask_tensors(size: Size, masks: list[Mask]) -> Tensors:
+    """Return the masks of a network size, one per vocabulary, as tensors for `write_tensors`."""
     return {f'{size[0]}x{size[1]}.{n}.{kind}': encode(array)
             for n, mask in enumerate(masks) for kind, array in mask._asdict().items()}
 
 
 def read_masks(tensors: Mapping[str, npt.NDArray[np.generic]], size: Size, path: Path) -> tuple[Mask, ...]:
-    """What `mask_tensors` made; empty where there is nothing of this size.  Raises WeightsError."""
+    """Read what `mask_tensors` made.
+
+    Args:
+        tensors: of a self-test file.
+        size: (height, width) of the network's image.
+        path: of the file, for messages.
+
+    Returns:
+        A mask per vocabulary; empty if the size is not stored.
+
+    Raises:
+        ValueError: a mask cannot be decoded.
+    """
     masks: list[Mask] = []
     while f'{(name := f"{size[0]}x{size[1]}.{len(masks)}")}.ids' in tensors:
         masks.append(Mask(*(_decode(tensors[f'{name}.{kind}'], path) for kind in Mask._fields)))
@@ -121,7 +141,16 @@ def read_masks(tensors: Mapping[str, npt.NDArray[np.generic]], size: Size, path:
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a self-test file, whole or not at all, with the digest of all tensors.  Raises OSError."""
+    """Write a self-test file, atomically, with the digest of all tensors.
+
+    Args:
+        path: of the file.
+        tensors: its content.
+        metadata: stored as strings; `weights_sha256` ties it to its weights.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     from safetensors.numpy import save_file
     with atomic_write(path) as partial:
         save_file(tensors, partial, {'format': FORMAT, **metadata, 'digest': digest_of(tensors)})
@@ -129,12 +158,15 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> 
 
 
 def read_tensors(path: Path, weights_path: Path, sha256: str) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and metadata of a self-test file, checked.
+    """Read and check a self-test file.
 
     Args:
         path: of the file.
-        weights_path: of the weights that it should have been made for.
+        weights_path: of the weights that it belongs to.
         sha256: of these weights.
+
+    Returns:
+        Tensors and metadata.
 
     Raises:
         WeightsError: it is damaged, of another format, or was made for other weights.
@@ -151,12 +183,12 @@ def read_tensors(path: Path, weights_path: Path, sha256: str) -> tuple[Tensors, 
     if metadata.get('digest') != digest_of(tensors):
         raise _damaged(path, weights_path, 'its digest differs from the one it was written with')
     if metadata.get('weights_sha256') != sha256:
-        raise WeightsError(f'{path} was made for other weights than {weights_path}; {fix(weights_path)}')
+        raise WeightsError(f'{path} was made for other weights than {weights_path}; {make_hint(weights_path)}')
     return tensors, metadata
 
 
 def digest_of(tensors: Tensors) -> str:
-    """Hexadecimal SHA-256 of names, types, shapes and values of all tensors."""
+    """Return the hexadecimal SHA-256 of names, dtypes, shapes and values of all tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -165,13 +197,13 @@ def digest_of(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def fix(weights_path: Path) -> str:
-    """How to make the self-test file again."""
+def make_hint(weights_path: Path) -> str:
+    """Return how to make the self-test file again."""
     return f'make it again with: lgseg export --weights {weights_path}'
 
 
 def encode(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A uint8 image, [H, W] or [H, W, 3] in RGB, as a PNG file in a uint8 tensor."""
+    """Encode an image, uint8 [H, W] or RGB [H, W, 3], as a PNG file in a uint8 tensor."""
     bgr = image[..., ::-1] if image.ndim == 3 else image
     return np.asarray(cv2.imencode('.png', np.ascontiguousarray(bgr), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].ravel(),
                       np.uint8)
@@ -185,4 +217,4 @@ def _decode(data: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _damaged(path: Path, weights_path: Path, reason: str) -> WeightsError:
-    return WeightsError(f'{path} is damaged ({reason}); {fix(weights_path)}')
+    return WeightsError(f'{path} is damaged ({reason}); {make_hint(weights_path)}')
