@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from lgseg_ros.cli.export import compare, make_onnx, portable
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.model.network import SegmentationNetwork
 from lgseg_ros.model.onnx_export import ExportWrapper, export_onnx
 from lgseg_ros.model.weights_file import load_network, save_weights
+from lgseg_ros.training.export import compare_with_torch, export_onnx_file, portable
 from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 from small_network import SMALL_NETWORK, randomize_zero_init
 from street_dataset import PHRASES, TEXT_DIM, write_text_embeddings
@@ -124,7 +124,7 @@ def test_export_refuses_a_graph_that_is_not_the_network(tiny_weights, monkeypatc
     other = randomize_zero_init(SegmentationNetwork(SMALL_NETWORK))
     monkeypatch.setattr(module, 'export_onnx', lambda _, *rest, **options: honest(other, *rest, **options))
     with pytest.raises(ValueError, match='so it was removed'):
-        make_onnx(tiny_weights)
+        export_onnx_file(tiny_weights)
     assert not load_weights(tiny_weights).onnx_path.exists()
 
 
@@ -141,11 +141,11 @@ def test_damaged_weights_are_named(tiny_weights, damage, reason, capsys):
 
 
 def test_the_model_card_has_no_path_of_this_machine():
-    command = "lgseg train --data /home/someone/data/camvid --text-embeddings ../bank.npz --names 'car=large family car'"
-    assert portable(command) == "lgseg train --data camvid --text-embeddings ../bank.npz --names 'car=large family car'"
+    command = "lgseg train --data /home/someone/camvid --text-embeddings ../clip.npz --prompts 'car=family car'"
+    assert portable(command) == "lgseg train --data camvid --text-embeddings ../clip.npz --prompts 'car=family car'"
 
 
 def test_shipped_weights_agree_with_torch(weights):
     """The exact answer interpolates every class everywhere; the graph does so where it is needed."""
-    same, exact = compare(load_network(weights), weights)
+    same, exact = compare_with_torch(load_network(weights), weights)
     assert same >= 0.999 and exact >= 0.995

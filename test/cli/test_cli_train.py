@@ -27,7 +27,7 @@ def train_arguments(folder, out, **changes):
     options = {'data': folder / 'data', 'text-embeddings': folder / 'bank.npz', 'out': out,
                'backbone': SMALL_NETWORK.backbone, 'pretrained': 'none', 'crop': '64x96',
                'device': 'cpu', 'batch-size': 2, 'warmup-steps': 2, 'epochs': 2, 'lr': 0.005, **changes}
-    given = [(f'--{name}', str(value)) for name, value in options.items() if value is not None]
+    given = [(f'--{name.replace("_", "-")}', str(value)) for name, value in options.items() if value is not None]
     return ['train', *(word for pair in given for word in pair)]
 
 
@@ -221,7 +221,7 @@ def test_a_baseline_is_measured_but_not_exported(place, tmp_path, capsys):
     assert main([*train_arguments(place, run, epochs=1), '--head', 'lseg']) == 0
     assert evaluate(tmp_path, '--run', run, '--data', place / 'data')['run'] == 'run'
     assert main(['export', '--run', str(run), '--out', str(tmp_path / 'weights')]) == 1
-    assert '--head lseg, a baseline' in capsys.readouterr().err and not (tmp_path / 'weights').exists()
+    assert "the head 'lseg', a baseline" in capsys.readouterr().err and not (tmp_path / 'weights').exists()
 
 
 def evaluate(tmp_path, *arguments):
