@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--max-inference-pixels', type=int, default=DEFAULT_PIXELS, metavar='N',
                         help="the node's parameter max_inference_pixels (default: %(default)s)")
     parser.add_argument('--size', type=size, metavar='WxH',
-                        help="size of the camera's images, which the engine is tuned for; others run too (default: "
+                        help="size of the camera's images, which the engine is optimized for; others run too (default: "
                              'that of the existing engine, else 640x480)')
     parser.add_argument('--max-batch', type=int, metavar='N',
-                        help='most images at once, for several cameras (default: that of the existing engine, else '
+                        help='most images per batch, for several cameras (default: that of the existing engine, else '
                              f'{MAX_BATCH})')
     parser.add_argument('--force', action='store_true', help='build even if there is an engine already')
     parser.add_argument('--network-only', action='store_true',

@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-Shape = TypeVar('Shape', bound=Hashable)
-ShapeContext = TypeVar('ShapeContext')
+ShapeT = TypeVar('ShapeT', bound=Hashable)
+ContextT = TypeVar('ContextT')
 
 BUCKETS = (8, 16, 32, 64, 128, 256)
 """Numbers of phrases that text embeddings are padded to; the largest holds every vocabulary."""
@@ -23,14 +23,14 @@ def bucket(num_phrases: int) -> int:
     return next(size for size in BUCKETS if size >= num_phrases)
 
 
-class ShapeCache(Generic[Shape, ShapeContext]):
+class ShapeCache(Generic[ShapeT, ContextT]):
     """Creates the context of a shape on demand and keeps those used last.
 
-    A context holds the device memory of one shape. (A TensorRT plan is something else: a serialized engine.) A context
-    that is dropped is closed if it has a method `close`.
+    A context holds the device memory of one shape. (A TensorRT plan is something else: a serialized engine.) It is
+    closed when it is dropped, if it has a method `close`.
     """
 
-    def __init__(self, create: Callable[[Shape], ShapeContext], limit: int = MAX_SHAPE_CONTEXTS) -> None:
+    def __init__(self, create: Callable[[ShapeT], ContextT], limit: int = MAX_SHAPE_CONTEXTS) -> None:
         """Start empty.
 
         Args:
@@ -39,13 +39,13 @@ class ShapeCache(Generic[Shape, ShapeContext]):
         """
         self._create = create
         self._limit = limit
-        self._contexts: OrderedDict[Shape, ShapeContext] = OrderedDict()
+        self._contexts: OrderedDict[ShapeT, ContextT] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of contexts that are kept."""
         return len(self._contexts)
 
-    def get(self, shape: Shape) -> ShapeContext:
+    def get(self, shape: ShapeT) -> ContextT:
         """Return the context of a shape, created now if it is not in the cache. Raises what `create` raises."""
         if shape not in self._contexts:
             while len(self._contexts) >= self._limit:   # before creating: device memory may not hold both
