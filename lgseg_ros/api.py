@@ -23,12 +23,12 @@ import numpy.typing as npt
 
 from .engines.base import EngineOptions
 from .engines.preprocessing import DEFAULT_PIXELS, Frame
-from .engines.weights import DEFAULT_WEIGHTS, WeightsError, load_weights
 from .engines.selection import EngineWithFallback
+from .engines.weights import DEFAULT_WEIGHTS, WeightsError, load_weights
 from .media.overlay import draw_overlay
 from .pipeline import SegmentationPipeline
+from .utils.label_values import UNLABELLED
 from .vocabulary.classes import VocabularyError
-from .vocabulary.ids import UNLABELLED
 from .vocabulary.presets import DEFAULT_PRESET
 from .vocabulary.vocabulary import Vocabulary
 

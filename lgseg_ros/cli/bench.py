@@ -134,7 +134,8 @@ def make_engine(name: str, precision: str, options: EngineOptions, weights: Weig
     return engine_type(weights, options.num_threads, options.max_inference_pixels, precision)
 
 
-def drop_failing(engines: dict[str, Engine], sizes: Sequence[tuple[int, int]], weights: Weights) -> list[dict[str, str]]:
+def drop_failing(engines: dict[str, Engine], sizes: Sequence[tuple[int, int]],
+                 weights: Weights) -> list[dict[str, str]]:
     """Run each engine once at each size and remove those that fail.
 
     Args:

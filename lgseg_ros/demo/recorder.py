@@ -19,7 +19,7 @@ from lgseg_ros.srv import SetVocabulary
 
 from ..media.video_writer import open_video_writer
 from ..node.updater import TOPIC as DIAGNOSTICS_TOPIC
-from ..vocabulary.ids import UNLABELLED
+from ..utils.label_values import UNLABELLED
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -1,4 +1,4 @@
-"""Make the 8-bit file of weights: calibrate it on images, compare it with fp32, keep what is sensitive in fp32."""
+"""Make the int8 file of weights: calibrate it on images, compare it with fp32, keep sensitive convolutions in fp32."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

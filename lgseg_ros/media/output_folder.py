@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..utils.atomic_write import atomic_write
-from ..vocabulary.ids import UNLABELLED
+from ..utils.label_values import UNLABELLED
 from ..vocabulary.vocabulary import Vocabulary
 from .overlay import draw_overlay
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-UNLABELLED = 255
+from ..utils.label_values import UNLABELLED
+
 KNOWN_COLOURS = {
     'road': (128, 64, 128), 'street': (128, 64, 128), 'pavement': (244, 35, 232), 'sidewalk': (244, 35, 232),
     'building': (90, 90, 90), 'house': (90, 90, 90), 'wall': (102, 102, 156), 'fence': (190, 153, 153),

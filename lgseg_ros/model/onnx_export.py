@@ -1,14 +1,7 @@
 """Export a network to one ONNX file: uint8 frames and text embeddings in, uint8 ids and confidence out.
 
 Text embeddings, their class ids and the confidence threshold are inputs, so a change of vocabulary needs neither a new
-file nor a new engine::
-
-    inputs:   frames      uint8    [batch, height, width, 3], RGB, height and width multiples of 8
-              rows        float32  [rows, embed_dim], text embeddings of `project_text`
-              row_ids     int64    [rows], class id of each text embedding, 0..254
-              threshold   float32  scalar, 0..1
-    outputs:  ids         uint8    [batch, height, width]
-              confidence  uint8    [batch, height, width]
+file nor a new engine. Inputs and outputs are documented in `engines.onnx_files`.
 """
 
 import warnings
@@ -18,15 +11,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..engines.onnx_files import (
+    CLASS_IDS_INPUT,
+    CONFIDENCE_OUTPUT,
+    FRAMES_INPUT,
+    IDS_OUTPUT,
+    INPUTS,
+    OUTPUTS,
+    TEXT_EMBEDDINGS_INPUT,
+)
 from ..utils.atomic_write import atomic_write
 from .network import BaseNetwork
 from .postprocessing import logits_to_mask
 
-INPUTS = ('frames', 'rows', 'row_ids', 'threshold')
-OUTPUTS = ('ids', 'confidence')
 OPSET = 17
-DYNAMIC_AXES = {'frames': {0: 'batch', 1: 'height', 2: 'width'}, 'rows': {0: 'rows'}, 'row_ids': {0: 'rows'},
-                'ids': {0: 'batch', 1: 'height', 2: 'width'}, 'confidence': {0: 'batch', 1: 'height', 2: 'width'}}
+_IMAGE_AXES = {0: 'batch', 1: 'height', 2: 'width'}
+DYNAMIC_AXES = {FRAMES_INPUT: _IMAGE_AXES, IDS_OUTPUT: _IMAGE_AXES, CONFIDENCE_OUTPUT: _IMAGE_AXES,
+                TEXT_EMBEDDINGS_INPUT: {0: 'num_phrases'}, CLASS_IDS_INPUT: {0: 'num_phrases'}}
 
 
 class ExportWrapper(nn.Module):

@@ -32,9 +32,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from ..utils.label_values import UNLABELLED
 from .upsampling import SCALE, bilinear_weights
-
-UNLABELLED = 255   # id of pixels below the confidence threshold
 
 
 class Cells(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..engines.weights import PHRASES_METADATA, TEXT_EMBEDDINGS_TENSOR
 from ..utils.atomic_write import atomic_write
 from .network import NetworkConfig, SegmentationNetwork
 
@@ -58,10 +59,10 @@ def save_weights(
     tensors = {name: value for name, value in model.float().cpu().state_dict().items()
                if not name.endswith('num_batches_tracked')}
     with torch.no_grad():
-        tensors['text.rows'] = model.project_text(torch.from_numpy(text_embeddings.vectors))
+        tensors[TEXT_EMBEDDINGS_TENSOR] = model.project_text(torch.from_numpy(text_embeddings.vectors))
     tensors = {name: _half(value).contiguous() for name, value in tensors.items()}
     with atomic_write(f'{path}.safetensors') as partial:
-        save_file(tensors, partial, metadata={'format': 'lgseg', 'bank_names': json.dumps(text_embeddings.names)})
+        save_file(tensors, partial, metadata={'format': 'lgseg', PHRASES_METADATA: json.dumps(text_embeddings.names)})
         partial.chmod(0o644)  # safetensors writes 0600, which another user's node cannot read
     with atomic_write(f'{path}.json') as partial:
         partial.write_text(json.dumps({**card, 'model': model.describe()}, indent=2) + '\n')

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from ..vocabulary.ids import UNLABELLED
+from ..utils.label_values import UNLABELLED
 from .image_conversions import image_message
 
 RUN = np.dtype([('id', np.uint8), ('length', np.int32)])

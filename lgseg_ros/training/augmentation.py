@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .labels import OUTSIDE
+from ..utils.label_values import OUTSIDE
 
 Image = npt.NDArray[np.uint8]
 View = tuple[Image, Image]   # an image, RGB [h, w, 3], and its labels [h, w]

@@ -18,8 +18,9 @@ import yaml
 from tqdm import tqdm
 
 from ..engines.preprocessing import ALL_PIXELS, Frame, network_size, to_network
+from ..utils.label_values import IGNORE, UNLISTED
 from ..vocabulary.classes import ClassSpec, parse_classes, shared_phrase_warning
-from .labels import IGNORE, UNLISTED, DatasetError, decode_label
+from .labels import DatasetError, decode_label
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 CACHE_BYTES = 4 * 2**30   # of images and labels in memory, all data sets of a run together

@@ -1,17 +1,10 @@
-"""Label images: the values with a meaning, and how PNG files are read."""
+"""Read label images; the values with a meaning are in `utils.label_values`."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-
-IGNORE = 255
-"""Label of a pixel that nobody labelled; it is excluded from loss and metrics."""
-OUTSIDE = 254
-"""Label of a pixel beyond the edge of the image, in crops that are larger than it."""
-UNLISTED = 253
-"""Marks a label that dataset.yaml does not list; class indices are below."""
 
 
 class DatasetError(ValueError):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..model.network import NetworkOutput
 from ..model.upsampling import convex_upsample
-from .labels import IGNORE, OUTSIDE
+from ..utils.label_values import IGNORE, OUTSIDE
 
 
 class Loss(NamedTuple):

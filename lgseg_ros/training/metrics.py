@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .labels import IGNORE
+from ..utils.label_values import IGNORE
 
 BINS = 15              # of the calibration error
 BOUNDARY_RADIUS = 2    # pixels

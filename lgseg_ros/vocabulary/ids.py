@@ -5,11 +5,9 @@ Nav2's costmap layer keeps ids for 5 s, Autoware filters points by number. So an
 
 from collections.abc import Iterable, Mapping
 
+from ..utils.label_values import UNLABELLED
 from .classes import ClassSpec, VocabularyError
 from .presets import Preset
-
-UNLABELLED = 255
-"""The id of a pixel without a class. Class ids are 0 to 254."""
 
 
 def allocate_ids(specs: Iterable[ClassSpec], preset: Preset | None, used: Mapping[str, int]) -> dict[str, int]:
@@ -59,6 +57,6 @@ def _lowest_free(taken: set[int]) -> int:
     for i in range(UNLABELLED):
         if i not in taken:
             return i
-    raise VocabularyError(f'all {UNLABELLED} ids have been given to names in this run (ids are 8 bits and 255 means '
-                          'unlabelled), and an id is never given to another name; restart the node (in Python: create '
+    raise VocabularyError(f'all {UNLABELLED} ids have been given to names in this run (ids are 8 bits and {UNLABELLED} '
+                          'means unlabelled), and an id is never given to another name; restart the node (in Python: create '
                           'another Segmenter) for new names')

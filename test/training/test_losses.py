@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lgseg_ros.training.labels import OUTSIDE
 from lgseg_ros.training.losses import (
     background_loss,
     balanced_weights,
@@ -20,6 +19,7 @@ from lgseg_ros.training.losses import (
     weighted_cross_entropy,
 )
 from lgseg_ros.training.trainer import learning_rate_factor
+from lgseg_ros.utils.label_values import OUTSIDE
 from street_dataset import TEXT_DIM
 from training_harness import make_trainer
 

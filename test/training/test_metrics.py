@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lgseg_ros.training.labels import IGNORE
 from lgseg_ros.training.metrics import Metrics
+from lgseg_ros.utils.label_values import IGNORE
 
 
 def summary(label, predicted, confidence=1.0, names=('a', 'b', 'c')):

@@ -12,10 +12,10 @@ import torch
 
 from lgseg_ros.training.data_loader import BatchLoader, steps_per_dataset
 from lgseg_ros.training.dataset import load_dataset
-from lgseg_ros.training.labels import OUTSIDE
 from lgseg_ros.training.prompts import PromptSampler
 from lgseg_ros.training.run_directory import CheckpointError, load_checkpoint, load_run, read_log
 from lgseg_ros.training.trainer import Trainer, fix_text_projection, train
+from lgseg_ros.utils.label_values import OUTSIDE
 from lgseg_ros.vocabulary.classes import VocabularyError, parse_classes
 from small_network import SMALL_NETWORK
 from street_dataset import CLASSES, TEXT_DIM, write_dataset, write_text_embeddings

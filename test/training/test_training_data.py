@@ -15,8 +15,9 @@ from lgseg_ros.training.augmentation import augment, copy_paste
 from lgseg_ros.training.data_loader import BatchLoader, rarer_half
 from lgseg_ros.training.dataset import ImageCache, _shrink, hide_classes, load_dataset
 from lgseg_ros.training.evaluation import torch_predictor
-from lgseg_ros.training.labels import OUTSIDE, DatasetError, read_label
+from lgseg_ros.training.labels import DatasetError, read_label
 from lgseg_ros.training.prompts import PromptSampler
+from lgseg_ros.utils.label_values import OUTSIDE
 from lgseg_ros.vocabulary.classes import parse_classes
 from street_dataset import write_dataset
 from training_harness import SMALL_RUN, edit_dataset_yaml, make_trainer

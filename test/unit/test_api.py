@@ -28,12 +28,12 @@ def exact():
 
 @pytest.fixture
 def segmenter():
-    """A segmenter of its own: ids are never given up."""
+    """A new segmenter for each test: ids are kept as long as it exists."""
     with Segmenter(vocabulary=['road', 'sky', 'vehicle=car|truck'], num_threads=1) as segmenter:
         yield segmenter
 
 
-def test_a_result_is_what_the_engine_gives(exact, engine, weights, street):
+def test_a_result_equals_that_of_the_engine(exact, engine, weights, street):
     image, labels = street
     result = exact.segment(image)
     mask = engine.run([Frame(image, 'bgr')], VocabularyState(weights.text_embeddings).replace([], 'camvid'))[0]
@@ -42,7 +42,7 @@ def test_a_result_is_what_the_engine_gives(exact, engine, weights, street):
     assert result.mask.dtype == result.confidence.dtype == np.uint8
     assert tuple(info.name for info in result.classes) == CAMVID
     labelled = labels != 255
-    assert (result.mask == labels)[labelled].mean() > 0.6   # presets hold CamVid's ids, as the street's labels do
+    assert (result.mask == labels)[labelled].mean() > 0.6   # the ids of the preset are those of CamVid, as in the labels of the street
 
 
 def test_classes_have_id_name_and_phrases(segmenter, street):
@@ -59,17 +59,17 @@ def test_a_threshold_leaves_pixels_unlabelled(segmenter, street):
     segmenter.set_vocabulary(['road', 'sky'], confidence_threshold=0.9)
     result = segmenter.segment(street[0])
     assert 0 < (result.mask == 255).mean() < 1
-    assert result.confidence[result.mask != 255].min() >= 0.9 * 255 - 2   # rounding, and scaled by interpolation
+    assert result.confidence[result.mask != 255].min() >= 0.9 * 255 - 2   # rounding and interpolation
     segmenter.set_vocabulary(['road', 'sky'])
     assert segmenter.vocabulary.confidence_threshold == 0.9, 'the threshold is kept unless it is given'
 
 
-def test_an_overlay_shows_the_classes_over_the_image(segmenter, street):
+def test_an_overlay_blends_class_colours_with_the_image(segmenter, street):
     image = street[0].copy()
     result = segmenter.segment(image)
-    drawn = result.overlay(alpha=1.0, legend=False)
-    assert drawn.shape == image.shape and drawn.dtype == np.uint8
-    assert len(np.unique(drawn[result.pixels_of('road')], axis=0)) == 1
+    overlay = result.overlay(alpha=1.0, legend=False)
+    assert overlay.shape == image.shape and overlay.dtype == np.uint8
+    assert len(np.unique(overlay[result.pixels_of('road')], axis=0)) == 1
     assert np.array_equal(result.overlay(alpha=0.0, legend=False), image) and np.array_equal(image, street[0])
     with pytest.raises(ValueError, match='alpha is 2; give an opacity'):
         result.overlay(alpha=2)
@@ -90,7 +90,7 @@ def test_a_vocabulary_is_replaced_atomically_and_ids_are_kept(segmenter, street)
 def test_presets(segmenter):
     segmenter.set_vocabulary(preset='nav2')
     assert segmenter.vocabulary.preset == 'nav2' and len(segmenter.classes) == 11
-    assert segmenter.classes[0] == ClassInfo(0, 'road', ('road',)), 'its id of this run'
+    assert segmenter.classes[0] == ClassInfo(0, 'road', ('road',)), 'the id that it got first'
     with pytest.raises(VocabularyError, match="preset 'nav' is unknown; did you mean 'nav2'"):
         segmenter.set_vocabulary(preset='nav')
     with Segmenter(vocabulary=['VEHICLE', 'ROAD'], preset='autoware', num_threads=1) as autoware:
@@ -112,23 +112,23 @@ def test_a_threshold_is_a_probability(segmenter, confidence_threshold):
         segmenter.set_vocabulary(['road'], confidence_threshold=confidence_threshold)
 
 
-def test_a_batch_gives_what_single_images_give(exact, monkeypatch):
+def test_a_batch_gives_the_same_as_single_images(exact, monkeypatch):
     camera, small = StreetCamera(160, 120, seed=1), StreetCamera(96, 64, seed=1)
     images = [camera.render(0)[0], camera.render(30)[0], camera.render(60)[0], small.render(0)[0], camera.render(90)[0]]
-    alone = [exact.segment(image) for image in images]
+    single = [exact.segment(image) for image in images]
     assert exact.segment_batch([]) == []
     for max_batch, sizes in ((1, [1, 1, 1, 1, 1]), (2, [2, 1, 1, 1])):
         runs, run = [], exact._pipeline.run
         with monkeypatch.context() as patch:
             patch.setattr(exact._pipeline.engine._engine, 'batch', max_batch)
             patch.setattr(exact._pipeline, 'run', lambda batch, *rest: runs.append(len(batch)) or run(batch, *rest))
-            together = exact.segment_batch(images)
+            batched = exact.segment_batch(images)
         assert runs == sizes
-        for one, other, image in zip(alone, together, images, strict=True):
+        for one, other, image in zip(single, batched, images, strict=True):
             assert np.array_equal(one.mask, other.mask) and other.mask.shape == image.shape[:2]
 
 
-def test_any_memory_layout_is_taken(exact, street):
+def test_any_memory_layout_is_accepted(exact, street):
     image = street[0]
     expected = exact.segment(image[::2, ::-1].copy()).mask
     assert np.array_equal(exact.segment(image[::2, ::-1]).mask, expected)
@@ -147,12 +147,12 @@ def test_any_memory_layout_is_taken(exact, street):
     (np.zeros(3, np.uint8), ValueError, r'shape \(3,\)'),
     (np.zeros((0, 4, 3), np.uint8), ValueError, 'no pixels'),
 ])
-def test_what_is_no_image_is_refused_with_the_fix(exact, image, kind, reason):
+def test_invalid_images_are_refused_with_the_fix(exact, image, kind, reason):
     with pytest.raises(kind, match=reason):
         exact.segment(image)
 
 
-def test_one_image_is_no_batch(exact, street):
+def test_an_array_is_refused_as_a_batch(exact, street):
     with pytest.raises(ValueError, match=r'one array of shape \(360, 480, 3\); give a list of images'):
         exact.segment_batch(street[0])
 
@@ -161,20 +161,20 @@ def test_one_image_is_no_batch(exact, street):
     ({'weights': 'nothing'}, WeightsError, "weights 'nothing' are neither .* nor shipped .*lgseg_lite0"),
     ({'engine': 'onnx'}, ValueError, "engine 'onnx' is not known; give one of: auto"),
     ({'precision': 'fp8'}, ValueError, "precision 'fp8' is not known"),
-    ({'num_threads': -1}, ValueError, 'threads is -1; give 1 or more, or 0'),
-    ({'max_inference_pixels': 5}, ValueError, 'pixels is 5; give at least 4096'),
+    ({'num_threads': -1}, ValueError, 'num_threads is -1; give 1 or more, or 0'),
+    ({'max_inference_pixels': 5}, ValueError, 'max_inference_pixels is 5; give at least 4096'),
     ({'vocabulary': ['flumph']}, VocabularyError, "'flumph' is not known")])
-def test_arguments_are_checked(arguments, kind, reason):
+def test_invalid_arguments_are_refused(arguments, kind, reason):
     with pytest.raises(kind, match=reason):
         Segmenter(**arguments)
 
 
-def test_the_engine_is_named(exact):
+def test_the_engine_is_described(exact):
     assert exact.engine[:2] == ('onnxruntime', 'fp32') and 'lgseg_lite0.onnx' in exact.engine.description
     assert 'onnxruntime' in repr(exact) and 'road' in repr(exact)
 
 
-def test_a_closed_segmenter_says_so(street):
+def test_a_closed_segmenter_cannot_be_used(street):
     with Segmenter(num_threads=1) as segmenter:
         pass
     segmenter.close()
@@ -185,8 +185,8 @@ def test_a_closed_segmenter_says_so(street):
     assert 'closed' in repr(segmenter)
 
 
-def test_threads_take_turns(segmenter, street):
-    """Every result is of one vocabulary, whatever another thread sets meanwhile."""
+def test_threads_can_share_a_segmenter(segmenter, street):
+    """Each result is of one vocabulary, whatever another thread sets meanwhile."""
     image, results, errors = street[0][:120, :160], [], []
 
     def work():
@@ -195,12 +195,12 @@ def test_threads_take_turns(segmenter, street):
         except Exception as error:
             errors.append(error)
 
-    num_threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in num_threads:
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
         thread.start()
     for n in range(20):
         segmenter.set_vocabulary(['road'] if n % 2 else ['sky', 'person'])
-    for thread in num_threads:
+    for thread in threads:
         thread.join()
     assert errors == [] and len(results) == 30
     for result in results:
@@ -216,7 +216,7 @@ with Segmenter('lgseg_lite0', vocabulary=['road', 'person'], num_threads=1) as s
     assert done.stdout.strip() == '(48, 64)', done.stderr
 
 
-def test_the_package_itself_imports_nothing_heavy():
+def test_importing_the_package_imports_no_dependencies():
     done = run_python('import sys, lgseg_ros; print("numpy" in sys.modules, "lgseg_ros.api" in sys.modules, '
                       '"Segmenter" in dir(lgseg_ros)); lgseg_ros.nothing')
     assert done.stdout.strip() == 'False False True'
