@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All benchmarks of a machine without a GPU, one after the other, each under 4 minutes; figures go to results/.
-# Before: scripts/setup.sh --with train --with benchmark && source scripts/activate.sh, and a quiet machine.
-# DATA names CamVid or another data set with a val split; without it, parity is measured on drawn streets.
+# Run all benchmarks of a machine without a GPU one after the other, each under 4 minutes. Results go to results/.
+# Before: scripts/setup.sh --with train --with benchmark && source scripts/activate.sh, on an idle machine.
+# DATA is the folder of CamVid or of another data set with a val split. Without it, parity uses the procedural street.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=benchmark/results

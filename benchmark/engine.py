@@ -1,7 +1,7 @@
-"""Engines side by side in one run, with what a user would pick instead, and the cost of more words.
+"""Latency of the engines in one run, with eager PyTorch and two public networks, and the cost of more classes.
 
-Every subject takes a BGR uint8 frame and gives class ids at the frame's size.  Subjects take turns, so
-that a busy machine slows all alike: read the speeds.  Others have random weights (speed only).
+Each engine takes a BGR uint8 frame and returns class ids at the size of the frame. The engines take turns, so a busy
+machine slows all of them alike: compare the speeds. The public networks have random weights (speed only).
 
     scripts/setup.sh --with train --with benchmark && source scripts/activate.sh
     python benchmark/engine.py --json benchmark/results/engine.json
@@ -13,36 +13,48 @@ import sys
 import tempfile
 import warnings
 from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from lgseg_ros.cli.bench import make_engines, names, subject
+from lgseg_ros.cli.bench import class_names, make_engines, subject
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.engines.cpu import machine, usable_cores
-from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, Frame, network_size, to_network
-from lgseg_ros.engines.onnxruntime_engine import session_options
-from lgseg_ros.engines.timing import rows_of, table, time_in_turn
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.cli.options import add_weights_option, size
 from lgseg_ros.demo.street import StreetCamera
-from lgseg_ros.cli.options import size
+from lgseg_ros.engines.base import Engine, EngineOptions
+from lgseg_ros.engines.onnxruntime_engine import session_options
+from lgseg_ros.engines.preprocessing import Frame, network_size, to_network
+from lgseg_ros.engines.timing import Times, format_table, summarize, time_in_turn
+from lgseg_ros.engines.weights import Weights, load_weights
+from lgseg_ros.utils.hardware import machine, usable_cores
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
-CLASSES_OF_OTHERS = 19
+NUM_CLASSES = 11           # of the comparison
+NUM_PUBLIC_CLASSES = 19    # of the public networks
+PRECISIONS = ('fp32', 'fp16', 'int8')
 REFERENCE = 'onnxruntime fp32'
-# Threads that spin while they wait would be counted against whoever's turn comes next.
+# Threads that spin while they wait would be counted against the engine whose turn comes next.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+Pixels = npt.NDArray[np.uint8]
+RunFrame = Callable[[Pixels], object]
+"""Segments a frame, BGR uint8 [H, W, 3]."""
+RunIteration = Callable[[int], object]
+"""Segments one frame; takes the number of the iteration."""
 
-def ours(weights, engine, frames, words):
-    """Our engine with so many words."""
-    vocabulary = VocabularyState(weights.text_embeddings).replace(names(weights, words))
+
+def engine_runner(weights: Weights, engine: Engine, frames: Sequence[Pixels], num_classes: int) -> RunIteration:
+    """Return a function that runs an engine with so many classes."""
+    vocabulary = VocabularyState(weights.text_embeddings).replace(class_names(weights, num_classes))
     return subject(engine, [Frame(frame, 'bgr') for frame in frames], vocabulary)
 
 
-def ours_in_torch(weights, num_threads):
-    """The same network and answer, ids and confidence, in eager torch: the code that training measures with."""
+def eager_torch_runner(weights: Weights, num_threads: int) -> RunFrame:
+    """Return a function that runs the same network in eager PyTorch, as the evaluation of a training does."""
     import torch
 
     from lgseg_ros.model.weights_file import load_network
@@ -54,84 +66,106 @@ def ours_in_torch(weights, num_threads):
     return lambda bgr: predict(to_network(Frame(bgr, 'bgr'), network_size(*bgr.shape[:2])))
 
 
-def other(name, num_threads, size):
-    """A network of a public library with random weights, exported and run by ONNX Runtime like ours."""
+def public_network_runner(name: str, num_threads: int, shape: Sequence[int]) -> RunFrame:
+    """Return a function that runs a network of a public library, exported and run by ONNX Runtime like ours.
+
+    Args:
+        name: 'SegFormer-B0' or 'DeepLabV3+ MobileNetV2'.
+        num_threads: of ONNX Runtime.
+        shape: height and width of the frames.
+    """
     from lgseg_ros.model.torchvision_compat import ensure_torchvision
     ensure_torchvision()
     import onnxruntime
     import segmentation_models_pytorch as smp
     import torch
 
-    makers = {'SegFormer-B0': lambda: smp.Segformer('mit_b0', encoder_weights=None, classes=CLASSES_OF_OTHERS),
+    makers = {'SegFormer-B0': lambda: smp.Segformer('mit_b0', encoder_weights=None, classes=NUM_PUBLIC_CLASSES),
               'DeepLabV3+ MobileNetV2': lambda: smp.DeepLabV3Plus('mobilenet_v2', encoder_weights=None,
-                                                                 classes=CLASSES_OF_OTHERS)}
+                                                                 classes=NUM_PUBLIC_CLASSES)}
 
-    class Labels(torch.nn.Module):
-        def __init__(self):
+    class ArgmaxNetwork(torch.nn.Module):
+        """The network, with the class of each pixel as its output."""
+
+        def __init__(self) -> None:
             super().__init__()
             self.network = makers[name]()
 
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            """Return class ids, uint8 [B, H, W], of images, float32 [B, 3, H, W]."""
             return self.network(images).argmax(dim=1).to(torch.uint8)
 
-    # Their strides need multiples of 32.
-    rounded = tuple(round(side / 32) * 32 for side in size)
+    # The strides of these networks need multiples of 32.
+    rounded = round(shape[0] / 32) * 32, round(shape[1] / 32) * 32
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        path = str(Path(folder) / 'other.onnx')
-        torch.onnx.export(Labels().eval(), (torch.zeros(1, 3, *rounded),), path, input_names=['images'], dynamo=False)
+        path = str(Path(folder) / 'public.onnx')
+        torch.onnx.export(ArgmaxNetwork().eval(), (torch.zeros(1, 3, *rounded),), path, input_names=['images'],
+                          dynamo=False)
         session = onnxruntime.InferenceSession(path, session_options(num_threads), providers=['CPUExecutionProvider'])
 
-    def run(bgr):
-        small = to_network(Frame(bgr, 'bgr'), rounded).astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-        return cv2.resize(session.run(None, {'images': small})[0][0], bgr.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    def run(bgr: Pixels) -> Pixels:
+        resized = to_network(Frame(bgr, 'bgr'), rounded).astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        ids = session.run(None, {'images': resized})[0][0]
+        return cv2.resize(ids, bgr.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     return run
 
 
-def compare(arguments, weights, engines, frames):
-    """All engines and the others at 11 words; rows relative to our fp32 in ONNX Runtime."""
-    found = {label: ours(weights, engine, frames, 11) for label, engine in engines.items()}
-    found = {REFERENCE: found.pop(REFERENCE), **found}
-    if not arguments.skip_others:
-        others = {'ours, eager torch': ours_in_torch(weights, arguments.num_threads)}
-        others |= {f'{name}, onnxruntime fp32': other(name, arguments.num_threads, frames[0].shape[:2])
+def compare(
+    arguments: Namespace, weights: Weights, engines: Mapping[str, Engine], frames: Sequence[Pixels]
+) -> list[dict[str, object]]:
+    """Time all engines and the public networks with 11 classes; the first row is ours in ONNX Runtime fp32."""
+    runners = {label: engine_runner(weights, engine, frames, NUM_CLASSES) for label, engine in engines.items()}
+    runners = {REFERENCE: runners.pop(REFERENCE), **runners}
+    if not arguments.engines_only:
+        others = {'ours, eager torch': eager_torch_runner(weights, arguments.num_threads)}
+        others |= {f'{name}, onnxruntime fp32': public_network_runner(name, arguments.num_threads, frames[0].shape[:2])
                    for name in ('SegFormer-B0', 'DeepLabV3+ MobileNetV2')}
-        found |= {name: lambda n, run=run: run(frames[n % len(frames)]) for name, run in others.items()}
-    return show('frame to ids at frame size', time_in_turn(found, arguments.rounds))
+        runners |= {name: lambda n, run=run: run(frames[n % len(frames)]) for name, run in others.items()}
+    return show('frame to ids at frame size', time_in_turn(runners, arguments.iterations))
 
 
-def show(title, times):
-    """Print a table; returns its rows."""
-    rows = rows_of(times)
-    print(f'\n{title}\n{table(rows)}', flush=True)
-    return rows
+def show(title: str, times: Mapping[str, Times]) -> list[dict[str, object]]:
+    """Print a table; return its rows for the JSON file."""
+    results = summarize(times)
+    print(f'\n{title}\n{format_table(results)}', flush=True)
+    return [result.as_json() for result in results]
 
 
-def main():
-    """Measure, print, and write JSON."""
+def parse_arguments() -> Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--weights', default='lgseg_lite0')
-    parser.add_argument('--size', type=size, default=(480, 360), help='of the frame (default: 480x360)')
-    parser.add_argument('--rounds', type=int, default=40)
-    parser.add_argument('--num-threads', type=int, default=usable_cores())
-    parser.add_argument('--words', type=int, nargs='+', default=(2, 10, 50, 100, 250))
-    parser.add_argument('--skip-others', action='store_true', help='our own engines only (needs no torch)')
+    add_weights_option(parser)
+    parser.add_argument('--size', type=size, default=(480, 360), metavar='WxH', help='of the frame (default: 480x360)')
+    parser.add_argument('--iterations', type=int, default=40, metavar='N', help='default: %(default)s')
+    parser.add_argument('--num-threads', type=int, default=usable_cores(), metavar='N',
+                        help='CPU threads (default: all cores)')
+    parser.add_argument('--num-classes', type=int, nargs='+', default=(2, 10, 50, 100, 250), metavar='N',
+                        help='sizes of the vocabulary whose cost is measured (default: 2 10 50 100 250)')
+    parser.add_argument('--engines-only', action='store_true',
+                        help='without eager PyTorch and the public networks (needs no PyTorch)')
     add_json_option(parser)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, print, and write JSON."""
+    arguments = parse_arguments()
     camera, weights = StreetCamera(*arguments.size, seed=1), load_weights(arguments.weights)
     frames = [camera.render(n * 15)[0] for n in range(8)]
-    engines, lacking = make_engines(Namespace(engines=None, precisions=('fp32', 'fp16', 'int8'),
-                                              num_threads=arguments.num_threads, max_inference_pixels=DEFAULT_PIXELS), weights)
-    result = {'benchmark': 'engine', 'frame': 'x'.join(map(str, arguments.size)), 'num_threads': arguments.num_threads,
-              'machine': machine(), 'rounds': arguments.rounds, 'weights_sha256': weights.sha256,
-              'not_available': lacking}
-    print('\n'.join(f'not available: {entry["name"]}: {entry["reason"]}' for entry in lacking))
+    engines, not_available = make_engines(None, ('fp32', 'fp16', 'int8'),
+                                          EngineOptions(num_threads=arguments.num_threads), weights)
+    result: dict[str, Any] = {
+        'benchmark': 'engine', 'size': 'x'.join(map(str, arguments.size)), 'num_threads': arguments.num_threads,
+        'machine': machine(), 'iterations': arguments.iterations, 'weights_sha256': weights.sha256,
+        'not_available': not_available}
+    print('\n'.join(f'not available: {entry["name"]}: {entry["reason"]}' for entry in not_available))
     result['engines'] = compare(arguments, weights, engines, frames)
-    result['words'] = {}
+    result['num_classes'] = {}
     for label, engine in engines.items():
-        times = time_in_turn({f'{n} words': ours(weights, engine, frames, n) for n in arguments.words},
-                             arguments.rounds // 2)
-        result['words'][label] = show(f'cost of words, {label}', times)
+        runners = {f'{n} classes': engine_runner(weights, engine, frames, n) for n in arguments.num_classes}
+        times = time_in_turn(runners, arguments.iterations // 2)
+        result['num_classes'][label] = show(f'cost of classes, {label}', times)
     write_json(arguments.json, result)
     return 0
 

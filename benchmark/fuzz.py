@@ -1,12 +1,12 @@
-"""Feed the node's readers with random and mutated messages and requests, and count what comes out.
+"""Feed the node with random and mutated messages and requests, and count the outcomes.
 
     python benchmark/fuzz.py                 (after: source scripts/activate.sh)
     python benchmark/fuzz.py --cases 1000000 --seed 7
 
 Everything runs in this process, without DDS: images, compressed images (mutated from real JPEG and PNG files),
-vocabulary requests through the real node's service handlers, class texts, and RLE masks. Only the documented
-errors (ImageError, VocabularyError, a refusing answer) may come out; anything else ends the run with exit code 1 and
-the number of the case, which --seed and --only repeat.
+vocabulary requests through the service handlers of the real node, class texts, and RLE masks. Only the documented
+errors (ImageError, VocabularyError, a response without success) may occur. Any other error ends the run with exit
+code 1 and the number of the case. To repeat the case, give the same --seed and --only.
 """
 
 import argparse
@@ -17,10 +17,12 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -39,16 +41,17 @@ ODD_TEXT = ('', '=', '|', '||', '=|', ' ', '\t', '_', '\x07', '\u202e', '\u200d'
             '%s',
             '{}', '../../x', '$(x)', 'NaN', 'x' * 101, 'x' * 30_000, '\ud83d', '\uffff')
 NAMES = ('road', 'car', 'sky', 'tree', 'traffic light', 'Person', 'pole', 'grass')
-SLOW_S = 20.0     # a single case that takes longer hangs, even on a busy machine
+SLOW_S = 20.0     # a case that takes longer hangs, even on a busy machine
 
 
 class Fuzz:
-    """Makes cases from a seed and checks what they bring."""
+    """Makes cases from a seed, runs them and checks their outcomes."""
 
-    def __init__(self, seed):
-        self.seed, self.counts = seed, Counter()
+    def __init__(self, seed: int) -> None:
+        """Create and configure the node. Raises SystemExit if it cannot be configured."""
+        self.seed, self.counts = seed, Counter[tuple[str, str]]()
         self.encoded_images = [(kind, cv2.imencode(kind, make(h, w))[1].tobytes()) for kind in ('.jpg', '.png')
-                         for h, w in ((8, 8), (48, 64), (33, 127)) for make in (noise, ramp)]
+                               for h, w in ((8, 8), (48, 64), (33, 127)) for make in (noise, ramp)]
         self.node = SegmentationNode('fuzz', parameter_overrides=[
             rclpy.parameter.Parameter('num_threads', value=1), rclpy.parameter.Parameter('autostart', value=False)])
         self.node.get_logger().set_level(rclpy.logging.LoggingSeverity.FATAL)
@@ -56,23 +59,26 @@ class Fuzz:
             raise SystemExit(f'the node cannot be configured: {self.node.last_error}')
         self.executor = SingleThreadedExecutor()   # requests may wait for the thread of a text encoder
         self.executor.add_node(self.node)
-        self.kinds = {'images': self.image, 'compressed': self.compressed, 'class texts': self.class_text,
-                      'requests': self.request, 'RLE': self.rle}
+        self.kinds: dict[str, Callable[[random.Random], str]] = {
+            'images': self.image, 'compressed': self.compressed, 'class texts': self.class_text,
+            'requests': self.request, 'RLE': self.rle}
 
-    def close(self):
+    def close(self) -> None:
+        """Destroy the node."""
         self.executor.remove_node(self.node)
         self.node.close()
 
-    def run(self, kind, case):
-        """One case; counts its outcome.  Raises whatever a reader should not."""
-        began = time.monotonic()
+    def run(self, kind: str, case: int) -> None:
+        """Run one case and count its outcome. Raises the error that should not have occurred."""
+        start = time.monotonic()
         outcome = self.kinds[kind](random.Random(f'{self.seed} {kind} {case}'))
         self.counts[kind, outcome] += 1
-        assert time.monotonic() - began < SLOW_S, f'took {time.monotonic() - began:.1f} s'
+        assert time.monotonic() - start < SLOW_S, f'took {time.monotonic() - start:.1f} s'
 
-    # --- what is fed, and what must hold of what comes out
+    # --- kinds of cases: each returns its outcome and asserts what must hold for it
 
-    def image(self, rng):
+    def image(self, rng: random.Random) -> str:
+        """Convert an image message with odd fields."""
         height, width = rng.randint(1, 40), rng.randint(1, 40)
         encoding = rng.choice((*3 * tuple(VIEWED_ENCODINGS), 'mono16', 'bayer_rggb8', 'yuv422', *ODD_TEXT[:4]))
         step = width * VIEWED_ENCODINGS.get(encoding, ('', 3))[1] + rng.choice((0, 0, 0, 1, 13))
@@ -86,33 +92,37 @@ class Fuzz:
             frame = frame_from_image(Image(**fields))
         except ImageError as error:
             assert 10 < len(str(error)) < 800, str(error)
-            return 'refused'
+            return 'rejected'
         assert frame.pixels.shape[:2] == (fields['height'], fields['width']) and frame.pixels.dtype == np.uint8
         assert frame_as_bgr(frame).shape == (fields['height'], fields['width'], 3)
         return 'read'
 
-    def compressed(self, rng):
+    def compressed(self, rng: random.Random) -> str:
+        """Decode a mutated JPEG or PNG."""
         kind, data = rng.choice(self.encoded_images)
         data = mutate(rng, data) if rng.random() < 0.9 else rng.randbytes(rng.choice((0, 1, 30, 3000)))
         try:
             frame = frame_from_compressed(CompressedImage(format=rng.choice((kind, '', 'x' * 500)), data=data))
         except ImageError as error:
             assert 10 < len(str(error)) < 800, str(error)
-            return 'refused'
+            return 'rejected'
         assert frame.pixels.ndim == 3 and frame.pixels.dtype == np.uint8 and frame.pixels.size < 3 * 2**26 + 1
         return 'read'
 
-    def class_text(self, rng):
+    def class_text(self, rng: random.Random) -> str:
+        """Parse class texts."""
         texts = [class_text(rng) for _ in range(rng.choice((0, 1, 1, 2, 5, 300)))]
         try:
             specs = parse_classes(texts)
         except VocabularyError as error:
             assert 10 < len(str(error)) < 800, str(error)
-            return 'refused'
-        assert [parse_class(str(spec)) for spec in specs] == list(specs), specs   # what is reported can be given again
+            return 'rejected'
+        # The text of a class parses to the same class.
+        assert [parse_class(str(spec)) for spec in specs] == list(specs), specs
         return 'parsed'
 
-    def request(self, rng):
+    def request(self, rng: random.Random) -> str:
+        """Change the vocabulary of the node."""
         request = SetVocabulary.Request(
             classes=[class_text(rng) for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 40)))],
             preset=rng.choice(('', '', '', 'camvid', 'nav2', 'autoware', *ODD_TEXT)),
@@ -120,18 +130,20 @@ class Fuzz:
         before = self.node.vocabulary.current
         task = self.executor.create_task(self.node.vocabulary._on_set_vocabulary, request, SetVocabulary.Response())
         self.executor.spin_until_future_complete(task, SLOW_S)
-        answer = task.result()
+        response = task.result()
         now = self.node.vocabulary._on_get_vocabulary(GetVocabulary.Request(), GetVocabulary.Response())
-        assert 10 < len(answer.message) < 1500, answer.message
-        assert (list(answer.names), list(answer.ids), answer.version) == (list(now.names), list(now.ids), now.version)
-        if not answer.success:
-            assert self.node.vocabulary.current is before and 'nothing was changed' in answer.message
-            return 'refused'
+        assert 10 < len(response.message) < 1500, response.message
+        assert list(response.names) == list(now.names) and list(response.ids) == list(now.ids)
+        assert response.version == now.version
+        if not response.success:
+            assert self.node.vocabulary.current is before and 'nothing was changed' in response.message
+            return 'rejected'
         assert now.version == before.version + 1 and 0 <= now.confidence_threshold <= 1
-        assert len(set(answer.ids)) == len(answer.ids) == len(answer.names) and max(answer.ids) < 255
+        assert len(set(response.ids)) == len(response.ids) == len(response.names) and max(response.ids) < 255
         return 'accepted'
 
-    def rle(self, rng):
+    def rle(self, rng: random.Random) -> str:
+        """Encode a mask and decode it again."""
         shape = rng.randint(1, 50), rng.randint(1, 50)
         ids = np.frombuffer(rng.randbytes(shape[0] * shape[1]), np.uint8).reshape(shape)
         ids = ids if rng.random() < 0.3 else ids // rng.choice((16, 64, 128, 255))
@@ -141,36 +153,38 @@ class Fuzz:
         return 'round trips'
 
 
-def noise(height, width):
+def noise(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return an image of random pixels, uint8 [height, width, 3]."""
     return np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def ramp(height, width):
+def ramp(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return an image of diagonal gradients, uint8 [height, width, 3]."""
     return np.dstack([np.add.outer(np.arange(height), np.arange(width)).astype(np.uint8)] * 3)
 
 
-def mutate(rng, data):
-    """Flip, cut, repeat, insert; more often near the head, where the structure is."""
-    data = bytearray(data)
+def mutate(rng: random.Random, original: bytes) -> bytes:
+    """Flip, delete, repeat and insert bytes, more often in the header."""
+    data = bytearray(original)
     for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
         at = rng.randrange(min(len(data), rng.choice((40, 700, len(data))))) if data else 0
-        way = rng.randrange(5)
-        if way == 0 and data:
+        operation = rng.randrange(5)
+        if operation == 0 and data:
             data[at] ^= 1 << rng.randrange(8)
-        elif way == 1 and data:
+        elif operation == 1 and data:
             data[at:at + 4] = struct.pack('>I', rng.choice(NUMBERS))
-        elif way == 2:
+        elif operation == 2:
             del data[at:at + rng.choice((1, 10, 10**6))]
-        elif way == 3:
+        elif operation == 3:
             data[at:at] = rng.randbytes(rng.choice((1, 4, 300)))
         else:
             data[at:at] = data[at:at + rng.choice((2, 50, 500))]
     return bytes(data)
 
 
-def class_text(rng):
-    """Something like name=phrase|phrase, seldom a good one."""
-    def part():
+def class_text(rng: random.Random) -> str:
+    """Return a text like name=phrase|phrase, seldom a valid one."""
+    def part() -> str:
         return ''.join(rng.choice(NAMES if rng.random() < 0.7 else ODD_TEXT) for _ in range(rng.choice((1, 1, 1, 2))))
     if rng.random() < 0.5:
         return rng.choice(NAMES)
@@ -180,19 +194,31 @@ def class_text(rng):
     return text
 
 
-def resident_mb():
-    """Memory of this process that is in use."""
+def resident_mb() -> float:
+    """Return the resident memory of this process after garbage collection, in MB."""
     gc.collect()
     return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
-def fuzz(cases, seed=0, only=None, show=lambda done: None):
-    """Run `cases` in all.  Returns (counts {(kind, outcome): n}, growth in MB after the first tenth).
+def fuzz(
+    cases: int, seed: int = 0, only: str | None = None, show: Callable[[int], object] = lambda done: None
+) -> tuple[Counter[tuple[str, str]], float]:
+    """Run random cases.
 
-    Raises AssertionError that names the case which brought something undocumented.
+    Args:
+        cases: number of all cases.
+        seed: of the random cases.
+        only: one of SHARES, None for all kinds.
+        show: is called with the number of finished cases, ten times.
+
+    Returns:
+        Counts {(kind, outcome): n}, and the growth of memory in MB after the first tenth of the cases.
+
+    Raises:
+        AssertionError: names the case with an undocumented error or outcome.
     """
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)   # it reports every damaged PNG
-    runner, done, start_mb = Fuzz(seed), 0, None
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)   # it logs every damaged PNG
+    runner, done, start_mb = Fuzz(seed), 0, 0.0
     shares = {kind: round(cases * share) for kind, share in SHARES.items() if only in (None, kind)}
     try:
         for tenth in range(10):
@@ -211,26 +237,27 @@ def fuzz(cases, seed=0, only=None, show=lambda done: None):
     return runner.counts, resident_mb() - start_mb
 
 
-def main():
-    """Parse the command line, run, print the counts."""
+def main() -> int:
+    """Run, print the counts. The exit code is 1 if a case had an undocumented outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--cases', type=int, default=100_000, help='in all (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--only', choices=SHARES, help='one kind of input')
+    parser.add_argument('--cases', type=int, default=100_000, metavar='N',
+                        help='number of cases (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the random cases (default: %(default)s)')
+    parser.add_argument('--only', choices=SHARES, help='run one kind of case only')
     arguments = parser.parse_args()
-    began = time.monotonic()
+    start = time.monotonic()
     rclpy.init()
     try:
         counts, growth = fuzz(arguments.cases, arguments.seed, arguments.only,
-                              lambda done: print(f'{done} cases, {time.monotonic() - began:.0f} s', file=sys.stderr))
+                              lambda done: print(f'{done} cases, {time.monotonic() - start:.0f} s', file=sys.stderr))
     except AssertionError as error:
-        print(f'FOUND: {error}')
+        print(f'FAILED: {error}')
         return 1
     finally:
         rclpy.try_shutdown()
     for (kind, outcome), number in sorted(counts.items()):
         print(f'{kind:>12}  {outcome:<12} {number:>9,}')
-    print(f'{sum(counts.values()):,} cases, nothing undocumented; memory grew by {growth:.1f} MB')
+    print(f'{sum(counts.values()):,} cases, no undocumented outcome; memory grew by {growth:.1f} MB')
     return 0
 
 

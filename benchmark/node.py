@@ -1,161 +1,143 @@
-"""The node at fixed rates and at its peak: latency, jitter, drops, CPU, and what it adds to the bare engine.
+"""Latency, jitter, drops, CPU load and peak rate of the node, and its overhead over the bare engine.
 
-A camera process publishes one picture size at 10 and 30 Hz, best effort, with the shipped transport profile; this
-process subscribes to the mask.  Before, the engine alone is timed in this process on the same picture.  `beyond` is
-the node's own time for a frame less the engine's, both told by its diagnostics.  The peak is the highest rate of
-PEAK_RATES at which less than 5 % of the frames are dropped, found by halving; a rate that fails is tried once more,
-because one hiccup of the machine costs 5 %.
+A camera process publishes images of one size at 10 and 30 Hz, best effort, with the shipped Fast DDS profile. This
+process subscribes to the mask. Before, the engine alone is timed in this process on the same image. The overhead is
+the time of the node for a frame less that of the engine; both are in its diagnostics. The peak rate is the highest of
+PEAK_RATES at which less than 5 % of the frames are dropped, found by bisection. A rate that fails is tried once more,
+because one interruption by the operating system costs 5 %.
 
     python benchmark/node.py --json benchmark/results/node.json
 """
 
-import argparse
-import json
-import os
-import random
 import sys
 import tempfile
 import time
-from argparse import Namespace
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from node_harness import (
+    DISCOVERY_S,
+    SIZES,
+    MaskListener,
+    add_parameters_option,
+    cpu_seconds,
+    frames_sent,
+    make_parser,
+    never,
+    prepare_ros,
+    start_camera,
+    start_node,
+    write_street_image,
+)
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.demo.run import process_environment
-from lgseg_ros.utils.subprocesses import start_module, stop_process
-from lgseg_ros.engines.cpu import machine
-from lgseg_ros.engines.selection import close_engine, create_engine
+from lgseg_ros.engines.base import EngineOptions
 from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, Frame
+from lgseg_ros.engines.selection import create_engine
 from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
-from lgseg_ros.demo.street import StreetCamera
+from lgseg_ros.utils.hardware import machine
+from lgseg_ros.utils.subprocesses import stop_process
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
-SIZES = ('640x480', '1280x720', '1920x1080')
-# The node's parameters that its engine depends on, and their defaults.
-ENGINE = {'weights': DEFAULT_WEIGHTS, 'engine': 'auto', 'precision': 'auto', 'num_threads': 0, 'max_inference_pixels': DEFAULT_PIXELS}
+# Parameters of the node that its engine depends on, and their defaults.
+ENGINE_PARAMETERS: dict[str, Any] = {
+    'weights': DEFAULT_WEIGHTS,
+    'engine': 'auto',
+    'precision': 'auto',
+    'num_threads': 0,
+    'max_inference_pixels': DEFAULT_PIXELS,
+}
 PEAK_RATES = (5, 10, 15, 20, 25, 30, 40, 50)
+WARMUP_ITERATIONS = 5
 
 
-def cpu_seconds(pid):
-    """User and system time of a process so far, seconds."""
-    numbers = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    return (int(numbers[11]) + int(numbers[12])) / os.sysconf('SC_CLK_TCK')
-
-
-class Listener:
-    """Collects the masks' latencies and the node's own figures."""
-
-    def __init__(self, mask='/lgseg/mask'):
-        self.node = rclpy.create_node('listener' + mask.replace('/', '_'))
-        self.latencies, self.arrivals, self.ticks = [], [], []
-        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        self.node.create_subscription(Image, mask, self._on_mask, qos)
-        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
-
-    def _on_mask(self, message):
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        self.latencies.append((self.node.get_clock().now().nanoseconds - stamp) / 1e6)
-        self.arrivals.append(time.monotonic())
-
-    def _on_diagnostics(self, message):
-        self.ticks += [{v.key: v.value for v in s.values} for s in message.status if ': camera' in s.name]
-
-    def spin(self, done, seconds):
-        """Spin until `done()` or for `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not done() and time.monotonic() < deadline:
-            rclpy.spin_once(self.node, timeout_sec=0.05)
-
-
-def start_node(*parameters, remap='image:=/camera/image_raw'):
-    """The real node as a process; parameters: 'name:=value'."""
-    words = [word for parameter in parameters for word in ('-p', parameter)]
-    return start_module('lgseg_ros.node.main', '--ros-args', '-r', remap, '--log-level', 'warn', *words, env=os.environ)
-
-
-def start_camera(picture, size, rate, seconds, topic='/camera/image_raw'):
-    """A process that publishes one picture; prints how many at the end."""
-    return start_module('lgseg_ros.demo.camera', '--source', picture, '--topic', topic, '--size', size, '--fps', str(rate),
-                 '--frames', str(int(rate * seconds)), '--loop', env=os.environ, stdout=-1)
-
-
-def bare_engine(picture, size, parameters=(), rounds=40):
-    """The engine that the node would take, alone in this process, on the same picture; a dict of figures."""
-    given = {**ENGINE, **dict(parameter.split(':=', 1) for parameter in parameters)}
-    settings = Namespace(engine=given['engine'], precision=given['precision'], num_threads=int(given['num_threads']),
-                         max_inference_pixels=int(given['max_inference_pixels']))
-    weights = load_weights(given['weights'])
+def measure_engine(image: str, size: str, parameters: Sequence[str] = (), iterations: int = 40) -> dict[str, Any]:
+    """Return the latency of the engine that the node would select, alone in this process, on the same image."""
+    values = {**ENGINE_PARAMETERS, **dict(parameter.split(':=', 1) for parameter in parameters)}
+    options = EngineOptions(values['engine'], values['precision'], int(values['num_threads']),
+                            int(values['max_inference_pixels']))
+    weights = load_weights(values['weights'])
     vocabulary = VocabularyState(weights.text_embeddings).replace([], 'camvid')
-    engine, frame = create_engine(settings, weights, vocabulary=vocabulary), Frame(cv2.imread(picture), 'bgr')
+    engine, frame = create_engine(options, weights, vocabulary=vocabulary), Frame(cv2.imread(image), 'bgr')
     times = []
-    for _ in range(rounds + 5):   # the first five warm up
-        began = time.perf_counter()
+    for _ in range(iterations + WARMUP_ITERATIONS):
+        start = time.perf_counter()
         engine.run([frame], vocabulary)
-        times.append((time.perf_counter() - began) * 1e3)
+        times.append((time.perf_counter() - start) * 1e3)
     summary = engine.summary()
-    close_engine(engine)
-    milliseconds = float(np.median(times[5:]))
-    return {'size': size, 'engine': summary, 'ms': round(milliseconds, 1), 'fps': round(1e3 / milliseconds, 1)}
+    engine.close()
+    median_ms = float(np.median(times[WARMUP_ITERATIONS:]))
+    return {'size': size, 'engine': summary, 'median_ms': round(median_ms, 1), 'fps': round(1e3 / median_ms, 1)}
 
 
-def measure(picture, size, rate, seconds, parameters=()):
-    """One run of camera and node; a dict of figures."""
+def measure(image: str, size: str, rate: int, seconds: float, parameters: Sequence[str] = ()) -> dict[str, Any]:
+    """Run a camera and the node; return the results, see `summarize`."""
     node = start_node(*parameters)
-    listener = Listener()
+    listener = MaskListener()
     try:
-        listener.spin(lambda: listener.ticks, 20)
-        listener.spin(lambda: False, 0.5)   # until the node knows that somebody listens
-        camera = start_camera(picture, size, rate, seconds)
-        listener.spin(lambda: listener.latencies, 20)
-        began, used = time.monotonic(), cpu_seconds(node.pid)
+        listener.spin(lambda: listener.diagnostics, 20)
+        listener.spin(never, DISCOVERY_S)
+        camera = start_camera(image, size, rate, int(rate * seconds))
+        listener.spin(lambda: listener.latencies_ms, 20)
+        start, used = time.monotonic(), cpu_seconds(node.pid)
         listener.spin(lambda: camera.poll() is not None, seconds * 3 + 20)
-        share = (cpu_seconds(node.pid) - used) / (time.monotonic() - began)
-        listener.spin(lambda: False, 1.5)   # the last counters
-        sent = json.loads(camera.communicate()[0].splitlines()[-1])['frames_sent']
+        cpu_load = (cpu_seconds(node.pid) - used) / (time.monotonic() - start)
+        listener.spin(never, 1.5)   # the last diagnostics
+        sent = frames_sent(camera)
     finally:
         stop_process(node)
-        listener.node.destroy_node()
-    return summarise(size, rate, sent, listener, share)
+        listener.close()
+    return summarize(size, rate, sent, listener, cpu_load)
 
 
-def summarise(size, rate, sent, listener, share):
-    """Figures of one run.  Raises RuntimeError where there is nothing to tell of."""
-    if len(listener.arrivals) < 2 or not listener.ticks:
-        raise RuntimeError(f'{len(listener.arrivals)} masks came of {sent} pictures of {size}; the log of the node says why')
-    last = listener.ticks[-1]
-    busy = [tick for tick in listener.ticks if float(tick['frame_ms']) > 0]
-    engine = np.median([float(tick['engine_ms']) for tick in busy])
-    beyond = np.median([float(tick['frame_ms']) - float(tick['engine_ms']) for tick in busy])
-    p50, p95 = np.percentile(listener.latencies, [50, 95])
+def summarize(size: str, rate: int, sent: int, listener: MaskListener, cpu_load: float) -> dict[str, Any]:
+    """Return the results of one run.
+
+    Args:
+        size: 'WxH' of the images.
+        rate: of the camera, Hz.
+        sent: number of images.
+        listener: has collected the masks and diagnostics.
+        cpu_load: of the node; 1.0 is one busy core.
+
+    Raises:
+        RuntimeError: fewer than two masks, or no diagnostics arrived.
+    """
+    arrivals = listener.arrivals
+    if len(arrivals) < 2 or not listener.diagnostics:
+        raise RuntimeError(f'{len(arrivals)} masks arrived for {sent} images of {size}; the log of the node has the '
+                           'reason')
+    last = listener.diagnostics[-1]
+    busy = [values for values in listener.diagnostics if float(values['frame_ms']) > 0]
+    engine_ms = np.median([float(values['engine_ms']) for values in busy])
+    overhead_ms = np.median([float(values['frame_ms']) - float(values['engine_ms']) for values in busy])
+    p50, p95 = np.percentile(listener.latencies_ms, [50, 95])
     return {'size': size, 'rate_hz': rate, 'sent': sent, 'received': int(last['received']),
-            'masks': len(listener.latencies), 'dropped': int(last['dropped']),
-            'latency_ms_p50': round(p50, 1), 'latency_ms_p95': round(p95, 1),
-            'masks_per_s': round((len(listener.arrivals) - 1) / (listener.arrivals[-1] - listener.arrivals[0]), 1),
-            'jitter_ms': round(float(np.std(np.diff(listener.arrivals)) * 1e3), 1),
-            'engine_ms': round(float(engine), 1), 'beyond_ms': round(float(beyond), 1),
-            'cpu_percent': round(100 * share)}
+            'masks': len(listener.latencies_ms), 'dropped': int(last['dropped']),
+            'latency_ms_p50': round(float(p50), 1), 'latency_ms_p95': round(float(p95), 1),
+            'masks_per_s': round((len(arrivals) - 1) / (arrivals[-1] - arrivals[0]), 1),
+            'jitter_ms': round(float(np.std(np.diff(arrivals)) * 1e3), 1),
+            'engine_ms': round(float(engine_ms), 1), 'overhead_ms': round(float(overhead_ms), 1),
+            'cpu_percent': round(100 * cpu_load)}
 
 
-def show(row, label=''):
-    """One line of the table."""
+def show(row: dict[str, Any], label: str = '') -> None:
+    """Print one line of the table."""
     print(f'{row["size"]:>10} {row["rate_hz"]:>4} Hz  received {row["received"]:>4} of {row["sent"]:<4} '
           f'masks {row["masks"]:>4}  latency {row["latency_ms_p50"]:>6.1f} / {row["latency_ms_p95"]:>6.1f} ms  '
-          f'jitter {row["jitter_ms"]} ms  engine {row["engine_ms"]} ms  beyond {row["beyond_ms"]} ms  '
-          f'cpu {row["cpu_percent"]} % {label}', flush=True)
+          f'jitter {row["jitter_ms"]} ms  engine {row["engine_ms"]} ms  overhead {row["overhead_ms"]} ms  '
+          f'CPU {row["cpu_percent"]} % {label}', flush=True)
 
 
-def peak(picture, size, seconds, parameters=()):
-    """The row of the highest of PEAK_RATES at which under 5 % of the frames sent gave no mask, or None."""
+def measure_peak(image: str, size: str, seconds: float, parameters: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Return the results at the highest of PEAK_RATES with a mask for 95 % of the frames sent, None where none has."""
     best, low, high = None, 0, len(PEAK_RATES)
     while low < high:
         middle = (low + high) // 2
-        tries = (measure(picture, size, PEAK_RATES[middle], seconds, parameters) for _ in range(2))
+        tries = (measure(image, size, PEAK_RATES[middle], seconds, parameters) for _ in range(2))
         row = next((row for row in tries if row['masks'] >= 0.95 * row['sent']), None)
         if row:
             best, low = row, middle + 1
@@ -164,45 +146,31 @@ def peak(picture, size, seconds, parameters=()):
     return best
 
 
-def prepare_ros():
-    """A domain of our own and the shipped transport profile, for this process and its children."""
-    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
-    os.environ.update(process_environment())
-    rclpy.init(args=[])   # the command line is not for ROS
-
-
-def draw(folder, size):
-    """The path of a street picture of that size in `folder`."""
-    path = str(Path(folder) / f'{size}.png')
-    cv2.imwrite(path, StreetCamera(*map(int, size.split('x')), seed=1).render(30)[0])
-    return path
-
-
-def main():
+def main() -> int:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--sizes', nargs='+', default=SIZES)
-    parser.add_argument('--rates', type=int, nargs='+', default=(10, 30))
+    parser = make_parser(__doc__)
+    parser.add_argument('--sizes', nargs='+', default=SIZES, metavar='WxH', help='of the images')
+    parser.add_argument('--rates', type=int, nargs='+', default=(10, 30), metavar='HZ', help='default: 10 30')
     parser.add_argument('--seconds', type=float, default=6, help='of each run (default: %(default)s)')
-    parser.add_argument('--no-peak', action='store_true', help='leave the search for the peak rate out')
-    parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE',
-                        help='of the node, such as engine:=openvino precision:=int8')
+    parser.add_argument('--no-peak', action='store_true', help='do not search for the peak rate')
+    add_parameters_option(parser)
     add_json_option(parser)
     arguments = parser.parse_args()
-    result = {'benchmark': 'node', 'machine': machine(), 'parameters': list(arguments.parameters),
-              'bare': [], 'fixed': [], 'peak': []}
+    result: dict[str, Any] = {'benchmark': 'node', 'machine': machine(), 'parameters': list(arguments.parameters),
+                              'engine_only': [], 'fixed_rate': [], 'peak_rate': []}
     prepare_ros()
     with tempfile.TemporaryDirectory() as folder:
         for size in arguments.sizes:
-            picture = draw(folder, size)
-            result['bare'].append(bare_engine(picture, size, arguments.parameters))
-            print('{size:>10} the engine alone: {ms} ms, {fps} a second ({engine})'.format(**result['bare'][-1]), flush=True)
+            image = write_street_image(folder, size)
+            result['engine_only'].append(measure_engine(image, size, arguments.parameters))
+            print('{size:>10} engine only: {median_ms} ms, {fps} fps ({engine})'.format(**result['engine_only'][-1]),
+                  flush=True)
             for rate in arguments.rates:
-                result['fixed'].append(measure(picture, size, rate, arguments.seconds, arguments.parameters))
-                show(result['fixed'][-1])
-            if not arguments.no_peak and (row := peak(picture, size, arguments.seconds, arguments.parameters)):
-                result['peak'].append(row)
-                show(row, '<- peak with under 5 % drops')
+                result['fixed_rate'].append(measure(image, size, rate, arguments.seconds, arguments.parameters))
+                show(result['fixed_rate'][-1])
+            if not arguments.no_peak and (row := measure_peak(image, size, arguments.seconds, arguments.parameters)):
+                result['peak_rate'].append(row)
+                show(row, '<- peak rate with under 5 % drops')
     rclpy.try_shutdown()
     write_json(arguments.json, result)
     return 0

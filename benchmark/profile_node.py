@@ -1,38 +1,47 @@
-"""Where the node's time goes: a flame graph of its Python stacks while a camera runs, by py-spy.
+"""Flame graph of the Python stacks of the node while a camera runs.
+
+py-spy samples the node's process from outside.
 
     python benchmark/profile_node.py --out out/node.svg
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import rclpy
+from node_harness import (
+    MaskListener,
+    add_parameters_option,
+    make_parser,
+    prepare_ros,
+    start_camera,
+    start_node,
+    write_street_image,
+)
 
 from lgseg_ros.utils.subprocesses import stop_process
 
-from node import Listener, draw, prepare_ros, start_camera, start_node
 
-
-def main():
-    """Run camera and node, and py-spy beside them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', default='1280x720')
-    parser.add_argument('--rate', type=int, default=10)
-    parser.add_argument('--seconds', type=int, default=15)
+def main() -> int:
+    """Run a camera and the node, and py-spy beside them; return the exit code of py-spy."""
+    parser = make_parser(__doc__)
+    parser.add_argument('--size', default='1280x720', metavar='WxH', help='of the images (default: %(default)s)')
+    parser.add_argument('--rate', type=int, default=10, metavar='HZ', help='of the camera (default: %(default)s)')
+    parser.add_argument('--seconds', type=int, default=15, help='of profiling (default: %(default)s)')
     parser.add_argument('--format', choices=('flamegraph', 'raw', 'speedscope'), default='flamegraph')
-    parser.add_argument('--parameters', nargs='+', default=(), metavar='NAME:=VALUE', help='of the node')
-    parser.add_argument('--out', default='out/node.svg', metavar='FILE')
+    add_parameters_option(parser)
+    parser.add_argument('--out', default='out/node.svg', metavar='FILE', help='default: %(default)s')
     arguments = parser.parse_args()
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
     prepare_ros()
     with tempfile.TemporaryDirectory() as folder:
-        node, listener = start_node(*arguments.parameters), Listener()
-        camera = start_camera(draw(folder, arguments.size), arguments.size, arguments.rate, arguments.seconds + 10)
+        node, listener = start_node(*arguments.parameters), MaskListener()
+        camera = start_camera(write_street_image(folder, arguments.size), arguments.size, arguments.rate,
+                              arguments.rate * (arguments.seconds + 10))
         try:
-            listener.spin(lambda: listener.latencies, 30)
+            listener.spin(lambda: listener.latencies_ms, 30)
             profiler = subprocess.Popen(['py-spy', 'record', '--pid', str(node.pid), '--duration',
                                          str(arguments.seconds), '--rate', '50', '--format', arguments.format,
                                          '--output', arguments.out])
@@ -40,9 +49,9 @@ def main():
         finally:
             for process in (camera, node):
                 stop_process(process)
-            listener.node.destroy_node()
+            listener.close()
     rclpy.try_shutdown()
-    return profiler.returncode
+    return int(profiler.returncode or 0)
 
 
 if __name__ == '__main__':
