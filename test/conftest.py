@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests, and what is left out where a package is missing."""
 
 import importlib.util
 import os
@@ -18,25 +18,27 @@ from tiny_clip import tiny_clip_folder, tiny_clip_weights  # noqa: E402, F401 (f
 # What cannot be imported without a package, by package; the rest of test/unit runs without ROS and PyTorch.
 NEEDED_BY = {
     'rclpy': ['node', 'faults', 'unit/test_image_conversions.py'],
-    'torch': ['training', 'cli/test_cli_train.py', 'unit/test_model.py', 'unit/test_postprocessing.py',
-              'unit/test_tensorrt_network.py', 'unit/test_torch_engine.py'],
+    'torch': ['training', 'cli/test_cli_train.py', 'unit/test_export.py', 'unit/test_model.py',
+              'unit/test_postprocessing.py', 'unit/test_self_test.py', 'unit/test_tensorrt_network.py',
+              'unit/test_torch_engine.py'],
+    'onnx': ['unit/test_compile_cache.py', 'unit/test_int8.py', 'unit/test_self_test.py'],
 }
 MISSING = [package for package in NEEDED_BY if importlib.util.find_spec(package) is None]
 collect_ignore = [path for package in MISSING for path in NEEDED_BY[package]]
 
-# Before any rclpy.init: the test images do not fit Fast DDS's default segment, and would be lost now and then.
+# Before any rclpy.init: the test images are larger than Fast DDS's default segment and would sometimes be lost.
 for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
     os.environ.setdefault(variable, str(ROOT / 'config' / 'fastdds.xml'))
 
 
 def pytest_report_header():
-    """Name what is left out."""
+    """The tests that are left out."""
     return [f'{package} is not installed; left out: {", ".join(NEEDED_BY[package])}' for package in MISSING]
 
 
 @pytest.fixture(autouse=True, scope='session')
 def allocator_left_alone():
-    """Training in this process must not tell its allocator to keep memory: other tests measure what is given back."""
+    """Training must not configure the allocator of this process to keep memory: other tests measure what is freed."""
     if 'torch' in MISSING:
         yield
         return
@@ -48,7 +50,7 @@ def allocator_left_alone():
 
 @pytest.fixture(scope='module')
 def one_torch_thread():
-    """PyTorch on one thread: with networks this small, more threads only wait for each other."""
+    """PyTorch on one thread, which is faster for networks of this size."""
     import torch
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -58,15 +60,15 @@ def one_torch_thread():
 
 @pytest.fixture(scope='session')
 def shared():
-    """The folder of data beside the repository; the test is skipped where it is absent."""
+    """The folder ../shared with data; the test is skipped if it does not exist."""
     if not SHARED.is_dir():
-        pytest.skip('../shared (data sets, real text embeddings, video) is not beside the repository')
+        pytest.skip('../shared (data sets, text embeddings, video) does not exist')
     return SHARED
 
 
 @pytest.fixture(scope='session')
 def clip_text_embeddings(shared):
-    """350 real CLIP text embeddings."""
+    """350 CLIP text embeddings."""
     from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
     return load_text_embeddings(shared / 'text' / 'clip_vit_b16_bank.npz')
 
@@ -80,7 +82,7 @@ def weights():
 
 @pytest.fixture(scope='session')
 def engine(weights):
-    """ONNX Runtime with the shipped weights, exact: test_int8.py is about the 8-bit file."""
+    """ONNX Runtime with the shipped weights in fp32."""
     from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
     return OnnxRuntimeEngine(weights, num_threads=1, precision='fp32')
 

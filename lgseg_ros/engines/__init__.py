@@ -1,0 +1,1 @@
+"""Inference engines: selection, pre-processing, self-test, quantization and the runtimes themselves."""

@@ -69,7 +69,7 @@ class EngineSelection(NamedTuple):
     def __str__(self) -> str:
         """Return one line for logs."""
         requested = _label(self.requested_engine, self.requested_precision)
-        text = f'{requested} asked for, {_label(self.engine, self.precision)} used'
+        text = f'{requested} requested, {_label(self.engine, self.precision)} used'
         reasons = '; '.join(f'{label}: {reason}' for label, reason in self.rejected)
         return f'{text} ({reasons})' if reasons else text
 

@@ -58,5 +58,5 @@ def _lowest_free(taken: set[int]) -> int:
         if i not in taken:
             return i
     raise VocabularyError(f'all {UNLABELLED} ids have been given to names in this run (ids are 8 bits and {UNLABELLED} '
-                          'means unlabelled), and an id is never given to another name; restart the node (in Python: create '
-                          'another Segmenter) for new names')
+                          'means unlabelled), and an id is never given to another name; restart the node (in Python: '
+                          'create another Segmenter) for new names')

@@ -1,4 +1,4 @@
-"""The golden self-test: its file, its judgement, and that it runs after every compilation."""
+"""The self-test: its file, its limits, and that it runs after every compilation."""
 
 from dataclasses import replace
 
@@ -6,18 +6,18 @@ import cv2
 import numpy as np
 import pytest
 
+from engine_options import request
 from lgseg_ros.engines import self_test as module
-from lgseg_ros.engines.selection import create_engine, run_self_tests
-from lgseg_ros.engines.preprocessing import Frame, Mask, network_size
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
+from lgseg_ros.engines.preprocessing import Frame, Mask, network_size
+from lgseg_ros.engines.selection import create_engine, run_self_tests
 from lgseg_ros.engines.self_test import SelfTest, SelfTestError, compare, limits
 from lgseg_ros.engines.self_test_data import SMALL, read_golden, self_test_path
 from lgseg_ros.engines.torch_engine import TorchEngine
 from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from self_test_faults import SUFFIXES, copy_weights, openvino_fp32, segment
-from test_factory import asking
 
 openvino = pytest.mark.skipif(OpenVinoEngine.unavailable() is not None, reason='openvino is not installed')
 LARGE_SHARE = 0.05
@@ -79,7 +79,7 @@ DAMAGES = {
 def test_a_damaged_file_is_named_with_reason_and_fix(copied, damage):
     path = self_test_path(copied)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    for make in (lambda: OnnxRuntimeEngine(copied, 1), lambda: create_engine(asking('onnxruntime'), copied)):
+    for make in (lambda: OnnxRuntimeEngine(copied, 1), lambda: create_engine(request('onnxruntime'), copied)):
         with pytest.raises(WeightsError, match=r'w.selftest.safetensors is damaged \(.+\); make it again with: '
                                                r'lgseg export --weights'):
             make()
@@ -94,17 +94,17 @@ def test_a_file_of_other_weights_is_refused(copied):
 def test_weights_without_the_file_run_untested_with_one_warning(copied, street, caplog):
     self_test_path(copied).unlink()
     engines = [OnnxRuntimeEngine(copied, 1, precision='fp32') for _ in range(2)]
-    words = VocabularyState(copied.text_embeddings).replace(['road', 'sky'])
-    assert segment(engines[0], street[0], words).ids.any()
+    vocabulary = VocabularyState(copied.text_embeddings).replace(['road', 'sky'])
+    assert segment(engines[0], street[0], vocabulary).ids.any()
     assert str(engines[0].self_test).startswith('not tested: ') and not engines[0].self_test.passed
     warning, = (record.getMessage() for record in caplog.records if 'self-test' in record.getMessage())
     assert 'w.selftest.safetensors is missing; make it again with: lgseg export --weights' in warning
 
 
-# --- the judgement
+# --- the limits
 
 
-def test_agreement_and_confidence_are_judged(golden):
+def test_agreement_and_confidence_have_limits(golden):
     mask = golden.expected(SMALL)[0]
     assert compare(mask, mask) == (1.0, 0.0)
     other = mask.ids.copy()
@@ -117,7 +117,7 @@ def test_agreement_and_confidence_are_judged(golden):
 
 @pytest.mark.parametrize('share, precision, passes', [(0.98, 'fp32', False), (0.98, 'fp16', True),
                                                       (0.96, 'fp16', False), (0.995, 'fp32', True)])
-def test_the_share_that_is_needed(weights, golden, share, precision, passes):
+def test_the_minimum_agreement(weights, golden, share, precision, passes):
     test = SelfTest(weights, 'some', precision)
 
     def run(image, vocabulary):
@@ -150,9 +150,9 @@ def test_wrong_confidences_are_refused(weights, golden):
 @openvino
 def test_every_compiled_size_is_tested_once(weights, street):
     engine = openvino_fp32(weights)
-    words = VocabularyState(weights.text_embeddings).replace(['road', 'sky'])
+    vocabulary = VocabularyState(weights.text_embeddings).replace(['road', 'sky'])
     for height, width in ((360, 480), (480, 640), (720, 1280), (480, 640)):
-        segment(engine, cv2.resize(street[0], (width, height)), words)
+        segment(engine, cv2.resize(street[0], (width, height)), vocabulary)
     assert [result.size for result in engine.self_test.results] == [(360, 480), (312, 552)] and engine.self_test.passed
 
 
@@ -165,10 +165,11 @@ def test_the_self_test_is_the_warm_up(weights, street, monkeypatch):
 
 
 @openvino
-def test_a_size_that_is_not_stored_is_expected_of_onnx_runtime(weights, street, tmp_path, monkeypatch):
-    words, frame = VocabularyState(weights.text_embeddings).replace(['road', 'sky']), cv2.resize(street[0], (512, 512))
+def test_onnx_runtime_computes_the_masks_of_a_size_that_is_not_stored(weights, street, tmp_path, monkeypatch):
+    vocabulary = VocabularyState(weights.text_embeddings).replace(['road', 'sky'])
+    frame = cv2.resize(street[0], (512, 512))
     first = openvino_fp32(weights)
-    segment(first, frame, words)
+    segment(first, frame, vocabulary)
     assert first.self_test.results[0].size == (416, 416) and first.self_test.results[0].agreement > 0.99
     stored, = (tmp_path / 'cache' / 'self_test').glob('*-416x416-*.safetensors')
 
@@ -176,21 +177,23 @@ def test_a_size_that_is_not_stored_is_expected_of_onnx_runtime(weights, street, 
         raise ImportError('onnxruntime is not installed')
     monkeypatch.setattr(OnnxRuntimeEngine, '__init__', absent)
     second = openvino_fp32(weights)
-    segment(second, frame, words)
+    segment(second, frame, vocabulary)
     assert second.self_test.passed, 'expected masks are kept'
     stored.write_bytes(stored.read_bytes()[:-100])
     third = openvino_fp32(weights)
-    assert segment(third, frame, words).ids.any(), 'not refused'
-    assert str(third.self_test) == ('not tested: at 416x416 nothing says what to expect (onnxruntime is not installed)')
+    assert segment(third, frame, vocabulary).ids.any(), 'not refused'
+    assert str(third.self_test) == ('not tested: at 416x416 no expected masks are available '
+                                    '(onnxruntime is not installed)')
 
 
 def test_a_graph_that_resizes_is_tested_from_frame_to_mask(weights):
     """As a captured graph of the torch engine, here by an engine that resizes with OpenCV."""
     engine = OnnxRuntimeEngine(weights, 1, precision='fp32')
     test = SelfTest(weights, 'torch', 'fp32')
-    for grey in (False, True):
-        assert test.check_frames((480, 640), grey, (360, 480), (480, 640),
-                                 lambda image, words: engine.run([Frame(image, 'rgb')], words)[0], max_phrases=16)
+    for gray in (False, True):
+        assert test.check_frames((480, 640), gray, (360, 480), (480, 640),
+                                 lambda image, vocabulary: engine.run([Frame(image, 'rgb')], vocabulary)[0],
+                                 max_phrases=16)
     assert [result.agreement for result in test.results] == [1.0, 1.0]
 
 

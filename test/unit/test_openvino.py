@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lgseg_ros.utils import hardware
-from lgseg_ros.engines.preprocessing import Frame, network_size
 from lgseg_ros.engines.openvino_engine import MAX_SIZES, OpenVinoEngine
+from lgseg_ros.engines.preprocessing import Frame, network_size
 from lgseg_ros.engines.weights import WeightsError, load_weights
+from lgseg_ros.utils import hardware
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 installed = pytest.mark.skipif(OpenVinoEngine.unavailable() is not None, reason='openvino is not installed')
@@ -21,7 +21,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path / 'cache'))
 
 
-def test_what_the_machine_lacks_is_told(monkeypatch):
+def test_what_is_missing_here_is_the_reason(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert 'pip install openvino' in OpenVinoEngine.unavailable()
     monkeypatch.setattr('importlib.util.find_spec', lambda name: object())
@@ -34,8 +34,8 @@ def test_what_the_machine_lacks_is_told(monkeypatch):
 def test_masks_are_those_of_onnx_runtime(weights, engine, street, tmp_path):
     mine = OpenVinoEngine(weights, 1, precision='fp32')
     frame = Frame(street[0], 'bgr')
-    for words in (2, 40):   # of any number, without compiling again
-        vocabulary = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:words])
+    for num_classes in (2, 40):   # without compiling again
+        vocabulary = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:num_classes])
         expected, got = engine.run([frame], vocabulary)[0], mine.run([frame, frame], vocabulary)
         assert len(got) == 2
         for mask in got:
@@ -43,7 +43,8 @@ def test_masks_are_those_of_onnx_runtime(weights, engine, street, tmp_path):
             assert np.mean(np.abs(mask.confidence.astype(int) - expected.confidence)) < 1
     assert list((tmp_path / 'cache' / 'openvino').iterdir()), 'the next start must not compile again'
     if hardware.has_half():
-        different = VocabularyState(weights.text_embeddings).replace(['road', 'car', 'sky', 'tree', 'building', 'fence'])
+        names = ['road', 'car', 'sky', 'tree', 'building', 'fence']
+        different = VocabularyState(weights.text_embeddings).replace(names)
         expected, half = engine.run([frame], different)[0], OpenVinoEngine(weights, 1, precision='fp16')
         assert np.mean(half.run([frame], different)[0].ids == expected.ids) > 0.985
 
@@ -61,7 +62,7 @@ def test_frames_of_many_sizes(weights, street):
 
 
 @installed
-def test_damaged_and_foreign_files_name_the_cure(weights, tmp_path):
+def test_damaged_and_foreign_files_are_named_with_the_fix(weights, tmp_path):
     with pytest.raises(WeightsError, match='exported from other weights'):
         OpenVinoEngine(replace(weights, sha256='0' * 64), 1, precision='fp32')
     for suffix in ('.safetensors', '.json', '.onnx'):

@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines.calibration import find_sensitive
 from lgseg_ros.engines import onnxruntime_engine, quantization
-from lgseg_ros.utils import hardware
-from lgseg_ros.engines.preprocessing import Frame
+from lgseg_ros.engines.calibration import find_sensitive
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.weights import WeightsError, load_weights
+from lgseg_ros.utils import hardware
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 needs_dot = pytest.mark.skipif(not hardware.has_int8_dot(), reason='this CPU has no 8-bit dot products')
@@ -23,7 +23,7 @@ needs_dot = pytest.mark.skipif(not hardware.has_int8_dot(), reason='this CPU has
 
 @pytest.fixture(scope='module')
 def quantized(weights, street, tmp_path_factory):
-    """A copy of the shipped weights with an 8-bit file, from a folder of pictures."""
+    """A copy of the shipped weights with an 8-bit file, from a folder of images."""
     folder = tmp_path_factory.mktemp('int8')
     for n in range(6):
         cv2.imwrite(str(folder / f'{n}.png'), np.roll(street[0], 60 * n, axis=1))
@@ -42,18 +42,18 @@ def copied(quantized, tmp_path):
     return load_weights(tmp_path / 'w.safetensors')
 
 
-def test_the_words_of_several_data_sets_are_one_vocabulary(weights):
+def test_the_classes_of_several_data_sets_are_one_vocabulary(weights):
     def trained_on(*lists):
         return replace(weights, card={**weights.card, 'data': [{'classes': texts} for texts in lists]})
     two = trained_on(['car', 'road', 'sign=traffic sign'], ['sky', 'car=car|van', 'sign=traffic light'])
     assert two.classes == ['car=car|van', 'road', 'sign=traffic sign|traffic light', 'sky']
-    assert quantization.trained_words(two).names == ('car', 'road', 'sign', 'sky')
+    assert quantization.training_vocabulary(two).names == ('car', 'road', 'sign', 'sky')
     known = weights.text_embeddings.names
-    vocabulary = quantization.trained_words(trained_on(known[:150], known[150:]))
+    vocabulary = quantization.training_vocabulary(trained_on(known[:150], known[150:]))
     assert vocabulary.names == tuple(known[:255])
 
 
-def test_only_the_picture_is_quantised(quantized):
+def test_only_image_convolutions_are_quantized(quantized):
     graph = onnx.load(int8_path(quantized)).graph
     rounded = {name for node in graph.node if node.op_type == 'DequantizeLinear' for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == 'Conv']
@@ -63,8 +63,8 @@ def test_only_the_picture_is_quantised(quantized):
     assert int8_path(quantized).stat().st_size < 0.6 * quantized.onnx_path.stat().st_size
 
 
-def test_a_candidate_is_judged_as_by_a_cpu_with_dot_products(quantized, street, monkeypatch):
-    """Where 8-bit products saturate, the rounding is judged and not the saturation."""
+def test_agreement_is_that_of_a_cpu_with_dot_products(quantized, street, monkeypatch):
+    """Where 8-bit products saturate, the rounding is measured and not the saturation."""
     monkeypatch.setattr(onnxruntime_engine, 'has_int8_dot', lambda: False)
     frames = [Frame(np.roll(street[0], 90 * n, axis=1), 'bgr') for n in range(2)]
     with quantization.Quantizer(quantized, frames, frames) as quantizer:
@@ -73,8 +73,8 @@ def test_a_candidate_is_judged_as_by_a_cpu_with_dot_products(quantized, street, 
 
 def test_masks_are_those_of_fp32(quantized, street):
     """On a CPU without 8-bit dot products too, where the roundings are computed in fp32."""
-    frame, words = Frame(street[0], 'bgr'), VocabularyState(quantized.text_embeddings).replace([], 'camvid')
-    exact, fast = (OnnxRuntimeEngine(quantized, 1, precision=p).run([frame], words)[0] for p in ('fp32', 'int8'))
+    frame, vocabulary = Frame(street[0], 'bgr'), VocabularyState(quantized.text_embeddings).replace([], 'camvid')
+    exact, fast = (OnnxRuntimeEngine(quantized, 1, precision=p).run([frame], vocabulary)[0] for p in ('fp32', 'int8'))
     assert np.mean(exact.ids == fast.ids) > 0.98
     assert np.mean(np.abs(exact.confidence.astype(int) - fast.confidence)) < 8
 
@@ -106,7 +106,7 @@ def test_a_cpu_without_8_bit_products_keeps_fp32(quantized, monkeypatch):
     assert OnnxRuntimeEngine(quantized, 1).precision == 'fp32'
 
 
-class Recipe:
+class FakeQuantizer:
     """A quantizer whose convolutions cost known shares of the pixels."""
 
     def __init__(self, **costs):
@@ -123,17 +123,17 @@ class Recipe:
 
 
 def test_sensitive_convolutions_stay_in_fp32():
-    recipe = Recipe(a=0.001, stem=0.02, b=0.001, deep=0.01, c=0.001, d=0.001, e=0.001, f=0.001)
-    _, agreement, kept = find_sensitive(recipe, 0.99)
+    quantizer = FakeQuantizer(a=0.001, stem=0.02, b=0.001, deep=0.01, c=0.001, d=0.001, e=0.001, f=0.001)
+    _, agreement, kept = find_sensitive(quantizer, 0.99)
     assert kept == ['stem', 'deep'] and agreement == pytest.approx(0.994)
-    assert find_sensitive(recipe, 0.9)[2] == []
+    assert find_sensitive(quantizer, 0.9)[2] == []
     with pytest.raises(ValueError, match='nothing was written'):
-        find_sensitive(recipe, 0.9999)
+        find_sensitive(quantizer, 0.9999)
 
 
-@pytest.mark.parametrize('arguments, said', [
+@pytest.mark.parametrize('arguments, message', [
     (['--images', '0'], '--images is 0'), (['--data', '{folder}'], 'has 0 images'),
     (['--weights', 'nowhere'], 'neither a .safetensors file nor shipped')])
-def test_bad_requests_are_told(arguments, said, tmp_path, capsys):
+def test_bad_arguments_are_errors(arguments, message, tmp_path, capsys):
     assert main(['quantize', *(a.format(folder=tmp_path) for a in arguments)]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

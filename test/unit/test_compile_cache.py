@@ -1,4 +1,4 @@
-"""OpenVINO's compile cache: what is in its key, and what may be done with one folder."""
+"""OpenVINO's compile cache: its key, and several processes with one folder."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines import cache_key as module
-from lgseg_ros.utils import hardware
 from lgseg_ros.engines.cache_key import CacheBusyError, cache_key, cpu_parts, exclusive
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
+from lgseg_ros.utils import hardware
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
-from self_test_faults import blobs, copy_weights, segment, turn_channels
+from self_test_faults import blobs, copy_weights, reverse_channels, segment
 
 openvino = pytest.mark.skipif(OpenVinoEngine.unavailable() is not None, reason='openvino is not installed')
 needs_half = pytest.mark.skipif(not hardware.has_half(), reason='this CPU has no bf16')
@@ -31,7 +31,7 @@ def camvid(weights):
     return VocabularyState(weights.text_embeddings).replace([], 'camvid')
 
 
-def test_a_key_is_of_all_its_parts():
+def test_every_part_changes_the_key():
     parts = {'library': 'a 1', 'settings': {'num_threads': 1, 'precision': 'f32'}, **cpu_parts()}
     assert cache_key(parts) == cache_key(dict(reversed(parts.items())))
     others = [{**parts, 'library': 'a 2'}, {**parts, 'settings': {'num_threads': 2, 'precision': 'f32'}},
@@ -58,7 +58,7 @@ def test_everything_that_shapes_a_graph_has_its_own_folder(weights, tmp_path, mo
              OpenVinoEngine(weights, 2, precision='fp32')._cache_name(SIZE)}
     copied = copy_weights(weights, tmp_path / 'weights')
     assert OpenVinoEngine(copied, 1, precision='fp32')._cache_name(SIZE) in names, 'a copy is the same graph'
-    turn_channels(copied.onnx_path)
+    reverse_channels(copied.onnx_path)
     names.add(OpenVinoEngine(copied, 1, precision='fp32')._cache_name(SIZE))
     engine = OpenVinoEngine(weights, 1, precision='fp32')
     engine.precision = 'fp16'
@@ -85,7 +85,7 @@ def test_precisions_after_each_other_share_a_cache(weights, engine, street, camv
 
 
 @openvino
-def test_a_cache_of_before_is_left_unread(weights, street, camvid, engine, cache):
+def test_the_cache_of_an_older_version_is_not_read(weights, street, camvid, engine, cache):
     """The folder in which all graphs lay together."""
     mine = OpenVinoEngine(weights, 1, precision='fp32')
     mine.warm_up(camvid)
@@ -104,10 +104,10 @@ from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 weights = load_weights()
-words = VocabularyState(weights.bank).replace([], 'camvid')
+vocabulary = VocabularyState(weights.text_embeddings).replace([], 'camvid')
 engine = OpenVinoEngine(weights, 1, precision='fp32')
 sys.stdin.readline()
-mask = engine.run([Frame(np.load(sys.argv[1]), 'bgr')], words)[0]
+mask = engine.run([Frame(np.load(sys.argv[1]), 'bgr')], vocabulary)[0]
 np.save(sys.argv[2], mask.ids)
 print(json.dumps([result.agreement for result in engine.self_test.results]))
 '''
@@ -119,7 +119,7 @@ def test_two_processes_share_a_folder_at_once(weights, street, camvid, engine, c
     image, ids = str(tmp_path / 'image.npy'), [str(tmp_path / f'{n}.npy') for n in range(3)]
     processes = [subprocess.Popen([sys.executable, '-c', PROCESS, image, file],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                  cwd=Path(__file__).parents[1]) for file in ids]
+                                  cwd=Path(__file__).parents[2]) for file in ids]
     for process in processes:   # they begin to compile together
         process.stdin.write('go\n')
         process.stdin.flush()

@@ -1,4 +1,4 @@
-"""The exported engine on real pixels: sizes, words, threshold, and damaged files."""
+"""The ONNX Runtime engine on a street image: sizes, vocabularies, threshold, and damaged files."""
 
 import json
 import shutil
@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lgseg_ros.engines.preprocessing import SMALLEST, STEP, Frame, network_size, to_network
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
-from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
+from lgseg_ros.engines.preprocessing import SMALLEST, STEP, Frame, network_size, to_network
+from lgseg_ros.engines.weights import TEXT_EMBEDDINGS_TENSOR, WeightsError, load_weights, shipped_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
@@ -48,7 +48,7 @@ def test_masks_are_of_the_frame_or_of_the_network(engine, camvid, street):
 
 
 def test_a_street_is_recognised(engine, camvid, street):
-    """Real weights on a labelled picture: far above chance, road and sky nearly whole."""
+    """Real weights on a labelled image: far above chance, road and sky nearly whole."""
     image, labels = street
     mask, = engine.run([Frame(image, 'bgr')], camvid)
     known = labels != 255
@@ -68,8 +68,8 @@ def test_permuted_classes_give_permuted_ids(engine, weights, street):
     assert (to_name[0][first.ids] == to_name[1][second.ids]).mean() > 0.9999   # ties may fall either way
 
 
-def test_words_decide(engine, weights, street):
-    """The same pixels follow their word: what was `car` is `vehicle` once that names cars."""
+def test_the_vocabulary_decides(engine, weights, street):
+    """The same pixels follow their phrase: `car` becomes `vehicle` if that class has the phrase "car"."""
     frame = Frame(street[0], 'bgr')
     state = VocabularyState(weights.text_embeddings)
     before = state.replace(['car', 'road', 'sky', 'building', 'tree'])
@@ -91,7 +91,7 @@ def test_threshold_unlabels_the_unsure(engine, weights, street):
     assert np.array_equal(mask.ids[mask.ids != 255], open_mask.ids[mask.ids != 255])
 
 
-def test_one_word_and_255(engine, weights, street):
+def test_one_class_and_255(engine, weights, street):
     frame = Frame(street[0], 'bgr')
     for count in (1, 255):
         vocabulary = VocabularyState(weights.text_embeddings).replace(weights.text_embeddings.names[:count])
@@ -148,7 +148,7 @@ def test_missing_and_damaged_weights_name_the_file(copied):
         load_weights(copied)
 
 
-def test_missing_damaged_or_foreign_onnx_names_the_cure(copied):
+def test_missing_damaged_or_foreign_onnx_file_is_named_with_the_fix(copied):
     onnx = copied.with_suffix('.onnx')
     whole = onnx.read_bytes()
     onnx.unlink()
@@ -168,8 +168,8 @@ def _touch_one_weight(path):
     from safetensors import safe_open
     from safetensors.numpy import save_file
     with safe_open(path, framework='numpy') as file:
-        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
-    tensors['text.rows'] = tensors['text.rows'] * 0.5
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()   # noqa: SIM118 (not iterable)
+    tensors[TEXT_EMBEDDINGS_TENSOR] = tensors[TEXT_EMBEDDINGS_TENSOR] * 0.5
     save_file(tensors, path, metadata)
 
 
@@ -177,7 +177,8 @@ def test_runtime_needs_no_torch():
     """A robot that runs an exported model has numpy, onnxruntime and OpenCV only."""
     import subprocess
     import sys
-    code = ('import sys, json, lgseg_ros.engines.onnxruntime_engine, lgseg_ros.engines.weights as w, lgseg_ros.media.overlay;'
+    code = ('import sys, json, lgseg_ros.engines.onnxruntime_engine, lgseg_ros.media.overlay;'
+            'import lgseg_ros.engines.weights as w;'
             'from lgseg_ros.engines.selection import create_engine; w.load_weights();'
             'print(json.dumps(sorted({"torch", "timm", "open_clip", "onnx"} & set(sys.modules))))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
