@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .json_output import add_json_option, write_json
 
 if TYPE_CHECKING:
+    from ..engines.base import Engine
     from ..engines.selection import EngineSelection
     from ..engines.weights import Weights
     from ..model.network import BaseNetwork
@@ -122,8 +123,8 @@ def _network(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, A
     return weights.text_embeddings, lambda prompts: engine_predictor(engine, prompts), facts
 
 
-def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
-    """The engine that was asked for and no other, whose metrics would be taken for its own.  Raises ValueError."""
+def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Engine:
+    """Create the requested engine and no other, whose metrics would be taken for its own. Raises ValueError."""
     from ..engines.base import EngineOptions
     from ..engines.onnxruntime_engine import OnnxRuntimeEngine
     from ..engines.selection import create_engine
@@ -132,9 +133,9 @@ def _engine(arguments: Namespace, weights: Weights, pixels: int) -> Any:
         # Too slow for a robot here, but as accurate as where the CPU has the instructions.
         return OnnxRuntimeEngine(weights, 0, pixels, 'int8')
 
-    def refuse_fallback(choice: EngineSelection) -> None:
-        if choice.fell_back:
-            raise ValueError(f'{choice}; only the engine and precision that were asked for are measured')
+    def refuse_fallback(selection: EngineSelection) -> None:
+        if selection.fell_back:
+            raise ValueError(f'{selection}; only the engine and precision that were asked for are measured')
 
     options = EngineOptions(arguments.engine, arguments.precision, max_inference_pixels=pixels)
     return create_engine(options, weights, refuse_fallback)

@@ -57,8 +57,8 @@ def network_size(height: int, width: int, pixels: int = DEFAULT_PIXELS) -> Size:
         (height, width), multiples of `STEP` and at least `SMALLEST`.
     """
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
-    rows, columns = (max(SMALLEST, round(side * scale / STEP) * STEP) for side in (height, width))
-    return rows, columns
+    network_height, network_width = (max(SMALLEST, round(side * scale / STEP) * STEP) for side in (height, width))
+    return network_height, network_width
 
 
 def to_network(frame: Frame, size: Size) -> npt.NDArray[np.uint8]:
