@@ -15,7 +15,7 @@ RUN = 'import sys; sys.path.insert(0, {root!r}); from lgseg_ros.cli.main import 
 
 
 def lgseg_bare(*arguments):
-    """Run lgseg with a Python without any package installed."""
+    """Run lgseg with a Python without any installed package."""
     return subprocess.run([sys.executable, '-I', '-S', '-c', RUN.format(root=str(ROOT)), *arguments],
                           capture_output=True, text=True, timeout=60)
 
@@ -62,7 +62,7 @@ def test_a_missing_module_of_this_package_is_a_bug_with_a_traceback():
 
 
 @pytest.mark.parametrize('command', COMMANDS)
-def test_help_teaches_by_examples(command, capsys):
+def test_help_contains_examples(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, '--help'])
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`lgseg train`, `eval` and `export` from end to end, on small real images."""
+"""`lgseg train`, `eval` and `export` end to end on small images."""
 
 import json
 import sys
@@ -24,19 +24,19 @@ METRICS = {'miou', 'pixel_accuracy', 'frequency_weighted_iou', 'boundary_f1', 'e
 
 
 def train_arguments(folder, out, **changes):
-    options = {'data': folder / 'data', 'text-embeddings': folder / 'bank.npz', 'out': out,
+    options = {'data': folder / 'data', 'text-embeddings': folder / 'embeddings.npz', 'out': out,
                'backbone': SMALL_NETWORK.backbone, 'pretrained': 'none', 'crop': '64x96',
                'device': 'cpu', 'batch-size': 2, 'warmup-steps': 2, 'epochs': 2, 'lr': 0.005, **changes}
-    given = [(f'--{name.replace("_", "-")}', str(value)) for name, value in options.items() if value is not None]
-    return ['train', *(word for pair in given for word in pair)]
+    pairs = [(f'--{name.replace("_", "-")}', str(value)) for name, value in options.items() if value is not None]
+    return ['train', *(text for pair in pairs for text in pair)]
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory):
-    """A data set, a bank, a trained run and its exported weights."""
+def trained(tmp_path_factory):
+    """A folder with a data set, text embeddings, a trained run and its exported weights."""
     folder = tmp_path_factory.mktemp('cli')
     write_dataset(folder / 'data', train=4, val=2)
-    write_text_embeddings(folder / 'bank.npz')
+    write_text_embeddings(folder / 'embeddings.npz')
     monkey = pytest.MonkeyPatch()
     arguments = train_arguments(folder, folder / 'run')
     monkey.setattr(sys, 'argv', ['lgseg', *arguments])
@@ -47,22 +47,22 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def weights(place):
-    return str(place / 'weights' / 'tiny.safetensors')
+def weights(trained):
+    return str(trained / 'weights' / 'tiny.safetensors')
 
 
-def test_train_leaves_a_run_that_tells_how_it_was_made(place):
-    run = place / 'run'
+def test_train_records_how_a_run_was_made(trained):
+    run = trained / 'run'
     origin = json.loads((run / 'run.json').read_text())
-    assert origin['data'] == [str(place / 'data')] and origin['text_embeddings'] == str(place / 'bank.npz')
+    assert origin['data'] == [str(trained / 'data')] and origin['text_embeddings'] == str(trained / 'embeddings.npz')
     assert origin['command'].startswith('lgseg train --data') and 'torch' in origin['versions']
     assert [record['epoch'] for record in read_log(run)] == [1, 2]
     state = load_checkpoint(run / 'checkpoint.pt')
     assert state['config']['epochs'] == 2 and state['model_config']['backbone'] == SMALL_NETWORK.backbone
 
 
-def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
-    arguments = train_arguments(place, tmp_path / 'run')
+def test_train_prints_a_table_and_resumes(trained, tmp_path, capsys):
+    arguments = train_arguments(trained, tmp_path / 'run')
     assert main([*arguments, '--stop-epoch', '1']) == 0
     assert 'epoch 1 of 2' in capsys.readouterr().out
     assert main(arguments) == 0
@@ -71,28 +71,28 @@ def test_train_prints_a_table_and_resumes(place, tmp_path, capsys):
     assert all(name in out for name in (*CLASS_NAMES, 'mIoU', 'boundary F1'))
 
 
-def test_a_run_goes_on_with_the_bank_that_it_began_with(place, tmp_path, capsys):
+def test_a_run_is_resumed_only_with_the_same_text_embeddings(trained, tmp_path, capsys):
     own = write_text_embeddings(tmp_path / 'own.npz')
-    arguments = train_arguments(place, tmp_path / 'run', text_embeddings=own)
+    arguments = train_arguments(trained, tmp_path / 'run', text_embeddings=own)
     assert main([*arguments, '--stop-epoch', '1']) == 0
     text_embeddings = dict(np.load(own))
     np.savez(own, **{**text_embeddings, 'embeddings': text_embeddings['embeddings'][::-1]})
     assert main(arguments) == 1
-    told = capsys.readouterr().err
-    assert 'own.npz does not hold the text embeddings that' in told and 'another --out' in told
-    assert main(train_arguments(place, tmp_path / 'run')) == 0, 'the same content under another name'
+    error = capsys.readouterr().err
+    assert 'own.npz does not hold the text embeddings that' in error and 'another --out' in error
+    assert main(train_arguments(trained, tmp_path / 'run')) == 0, 'the same content under another name'
 
 
-def test_a_run_that_began_afresh_tells_its_own_command(place, tmp_path):
-    """The one before ran out of memory, say: run.json was there and no checkpoint."""
+def test_a_new_run_replaces_the_record_of_one_without_checkpoint(trained, tmp_path):
+    """As after a run that ran out of memory: run.json exists, but no checkpoint."""
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run/run.json').write_text('{"command": "lgseg train --batch-size 64", "data": ["other"]}')
-    assert main(train_arguments(place, tmp_path / 'run', epochs=1)) == 0
-    told = json.loads((tmp_path / 'run/run.json').read_text())
-    assert '--batch-size 64' not in told['command'] and told['data'] == [str(place / 'data')]
+    assert main(train_arguments(trained, tmp_path / 'run', epochs=1)) == 0
+    run = json.loads((tmp_path / 'run/run.json').read_text())
+    assert '--batch-size 64' not in run['command'] and run['data'] == [str(trained / 'data')]
 
 
-def test_train_options_reach_the_configuration(place, tmp_path):
+def test_train_options_reach_the_configuration(trained, tmp_path):
     extra = [
         '--no-image-to-text',
         '--blocks',
@@ -102,7 +102,7 @@ def test_train_options_reach_the_configuration(place, tmp_path):
         '--seed',
         '3',
         '--data',
-        str(place / 'data'),
+        str(trained / 'data'),
         '--num-negatives',
         '5',
         '--copy-paste-prob',
@@ -115,7 +115,7 @@ def test_train_options_reach_the_configuration(place, tmp_path):
         '--image-cache',
         '0',
     ]
-    arguments = train_arguments(place, tmp_path / 'run', epochs=1)
+    arguments = train_arguments(trained, tmp_path / 'run', epochs=1)
     assert main([*arguments, *extra]) == 0
     state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
     assert {'image_to_text': False, 'text_to_image': True, 'blocks': 1}.items() <= state['model_config'].items()
@@ -124,37 +124,45 @@ def test_train_options_reach_the_configuration(place, tmp_path):
             'dataset_temperature': 0.3, 'text_projection': 'learned'}.items() <= state['config'].items()
     assert [len(names) for names in state['classes']] == [9, 9]
     measured = read_log(tmp_path / 'run')[-1]['validation']['iou']
-    assert set(measured) == set(CLASS_NAMES), 'all classes, the unseen too'
+    assert set(measured) == set(CLASS_NAMES), 'all classes, including the unseen ones'
 
 
-def test_train_goes_on_from_weights(place, weights, tmp_path):
-    """With a learning rate of almost nothing, what comes out is what went in, network options or not."""
-    arguments = train_arguments(place, tmp_path / 'run', epochs=1, lr=1e-9, backbone='resnet18')
+def test_train_starts_from_weights(trained, weights, tmp_path):
+    """With a tiny learning rate the weights stay the same, whatever the options of the network."""
+    arguments = train_arguments(trained, tmp_path / 'run', epochs=1, lr=1e-9, backbone='resnet18')
     assert main([*arguments, '--init', weights, '--blocks', '1']) == 0
     state = load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')
     assert state['config']['init'] == 'tiny' and state['config']['pretrained'] is None
     assert state['model_config'] == load_weights(weights).card['model']
     assert json.loads((tmp_path / 'run' / 'run.json').read_text())['before'] == load_weights(weights).card['stages']
-    trained = load_checkpoint(place / 'run' / 'checkpoint.pt')['ema']
+    trained = load_checkpoint(trained / 'run' / 'checkpoint.pt')['ema']
     for name in ('project.weight', 'fusion.1.to_text.query.weight', 'backbone.conv_stem.weight'):
         np.testing.assert_allclose(state['model'][name], trained[name], atol=1e-3)
 
 
-def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
+def test_train_refuses_embeddings_of_another_text_encoder(trained, weights, tmp_path, capsys):
     np.savez(tmp_path / 'wide.npz', names=np.array(['road']), embeddings=np.ones((1, 48), np.float16))
-    assert main([*train_arguments(place, tmp_path / 'run', text_embeddings=tmp_path / 'wide.npz'), '--init', weights]) == 1
+    assert (
+        main([*train_arguments(trained, tmp_path / 'run', text_embeddings=tmp_path / 'wide.npz'), '--init', weights])
+        == 1
+    )
     assert '48), but' in capsys.readouterr().err
-    text_embeddings = read_embeddings(place / 'bank.npz')
-    other = replace(text_embeddings, vectors=np.roll(text_embeddings.vectors, 1, axis=1))   # as wide, of something else
+    text_embeddings = read_embeddings(trained / 'embeddings.npz')
+    other = replace(
+        text_embeddings, vectors=np.roll(text_embeddings.vectors, 1, axis=1)
+    )  # same width, different content
     write_embeddings(tmp_path / 'other.npz', replace(other, space=TextSpace('ViT-B-32', 'openai')))
-    assert main([*train_arguments(place, tmp_path / 'run', text_embeddings=tmp_path / 'other.npz'), '--init', weights]) == 1
+    assert (
+        main([*train_arguments(trained, tmp_path / 'run', text_embeddings=tmp_path / 'other.npz'), '--init', weights])
+        == 1
+    )
     assert 'is of the text encoder ViT-B-32/openai' in capsys.readouterr().err
-    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
-        assert main([*command, '--run', str(place / 'run'), '--text-embeddings', str(tmp_path / 'other.npz')]) == 1
+    for command in (['eval', '--data', str(trained / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(trained / 'run'), '--text-embeddings', str(tmp_path / 'other.npz')]) == 1
         assert 'other.npz is of another text encoder than' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('changes, said', [
+@pytest.mark.parametrize('changes, message', [
     ({'data': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
     ({'text-embeddings': 'nowhere.npz'}, 'nowhere.npz is not a file of text embeddings'),
     ({'crop': '90x128'}, '--crop is 90x128; give multiples of 32'), ({'lr': 0}, '--lr is 0.0'),
@@ -166,19 +174,19 @@ def test_train_does_not_mix_text_encoders(place, weights, tmp_path, capsys):
     ({'val': 'nowhere'}, 'nowhere/dataset.yaml is missing'),
     ({'val-split': 'test', 'val': None, 'device': 'cuda:99'}, '--device is cuda'),
 ])
-def test_train_refuses_before_any_work(place, tmp_path, changes, said, capsys):
-    assert main(train_arguments(place, tmp_path / 'run', **{'val': place / 'data', **changes})) == 1
-    assert said in capsys.readouterr().err
+def test_invalid_train_options_are_refused_at_once(trained, tmp_path, changes, message, capsys):
+    assert main(train_arguments(trained, tmp_path / 'run', **{'val': trained / 'data', **changes})) == 1
+    assert message in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
 
 
-def test_train_takes_a_crop_as_text(capsys):
+def test_an_invalid_crop_is_refused(capsys):
     with pytest.raises(SystemExit) as error:
         main(['train', '--data', 'x', '--text-embeddings', 'y', '--out', 'z', '--crop', 'large'])
     assert error.value.code == 2 and "'large' is no size" in capsys.readouterr().err
 
 
-def test_export_writes_weights_and_card(place, weights):
+def test_export_writes_weights_and_card(trained, weights):
     card = load_weights(weights).card
     assert card['name'] == 'tiny' and card['backbone'] == SMALL_NETWORK.backbone
     assert card['licence'] == 'Apache-2.0, procedural' and card['data'][0]['name'] == 'data'
@@ -187,39 +195,55 @@ def test_export_writes_weights_and_card(place, weights):
     assert (card['epoch'], card['epochs'], card['seed']) == (2, 2, 0)
     assert card['parameters'] > 1e6 and 'torch' in card['versions']
     stage, = card['stages']
-    assert stage['command'].startswith('lgseg train --data data --text-embeddings bank.npz') and stage['hours'] >= 0
-    assert str(place) not in json.dumps(card), 'the card must not tell folders of this machine'
+    assert (
+        stage['command'].startswith('lgseg train --data data --text-embeddings embeddings.npz') and stage['hours'] >= 0
+    )
+    assert str(trained) not in json.dumps(card), 'the card must not contain folders of this machine'
 
 
-def test_export_takes_what_a_run_does_not_tell(place, tmp_path, capsys):
+def test_export_options_replace_a_missing_run_json(trained, tmp_path, capsys):
     """A run that was started from Python has no run.json."""
     (tmp_path / 'run').mkdir()
     for name in ('checkpoint.pt', 'log.jsonl'):
-        (tmp_path / 'run' / name).write_bytes((place / 'run' / name).read_bytes())
+        (tmp_path / 'run' / name).write_bytes((trained / 'run' / name).read_bytes())
     assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path)]) == 1
     assert 'give --text-embeddings' in capsys.readouterr().err
     assert main(['export', '--run', str(tmp_path / 'run'), '--out', str(tmp_path),
-                 '--text-embeddings', str(place / 'bank.npz'), '--licence', 'CC0',
-                 '--data', str(place / 'data'), '--command', 'lgseg train', '--limits', 'night']) == 0
+                 '--text-embeddings', str(trained / 'embeddings.npz'), '--licence', 'CC0',
+                 '--data', str(trained / 'data'), '--command', 'lgseg train', '--limits', 'night']) == 0
     card = json.loads((tmp_path / 'run.json').read_text())
     assert (card['licence'], card['stages'][0]['command'], card['data'][0]['name']) == ('CC0', 'lgseg train', 'data')
     assert card['limits'] == 'night'
 
 
-def test_the_card_names_the_encoder_that_the_bank_names(place, tmp_path):
-    """So that the node embeds new words with the same one."""
-    text_embeddings = read_embeddings(place / 'bank.npz')
+def test_the_card_names_the_text_encoder_of_the_embeddings(trained, tmp_path):
+    """The node embeds new phrases with the same encoder."""
+    text_embeddings = read_embeddings(trained / 'embeddings.npz')
     space = TextSpace('ViT-L-14', 'laion', 'an image of a {}')
-    write_embeddings(tmp_path / 'bank.npz', replace(text_embeddings, space=space))
-    assert main(['export', '--run', str(place / 'run'), '--text-embeddings', str(tmp_path / 'bank.npz'), '--out', str(tmp_path),
-                 '--name', 'large']) == 0
+    write_embeddings(tmp_path / 'embeddings.npz', replace(text_embeddings, space=space))
+    assert (
+        main(
+            [
+                'export',
+                '--run',
+                str(trained / 'run'),
+                '--text-embeddings',
+                str(tmp_path / 'embeddings.npz'),
+                '--out',
+                str(tmp_path),
+                '--name',
+                'large',
+            ]
+        )
+        == 0
+    )
     assert space_of_weights(load_weights(tmp_path / 'large.safetensors')) == space
 
 
-def test_a_baseline_is_measured_but_not_exported(place, tmp_path, capsys):
+def test_a_baseline_is_evaluated_but_not_exported(trained, tmp_path, capsys):
     run = tmp_path / 'run'
-    assert main([*train_arguments(place, run, epochs=1), '--head', 'lseg']) == 0
-    assert evaluate(tmp_path, '--run', run, '--data', place / 'data')['run'] == 'run'
+    assert main([*train_arguments(trained, run, epochs=1), '--head', 'lseg']) == 0
+    assert evaluate(tmp_path, '--run', run, '--data', trained / 'data')['run'] == 'run'
     assert main(['export', '--run', str(run), '--out', str(tmp_path / 'weights')]) == 1
     assert "the head 'lseg', a baseline" in capsys.readouterr().err and not (tmp_path / 'weights').exists()
 
@@ -229,35 +253,37 @@ def evaluate(tmp_path, *arguments):
     return json.loads((tmp_path / 'new' / 'results.json').read_text())
 
 
-def test_eval_of_run_weights_and_engine_agree(place, weights, tmp_path, capsys):
-    """The same network three ways: in fp32 from the run, in fp16 from the weights, and as the node runs it."""
-    data = '--data', place / 'data'
-    run = evaluate(tmp_path, '--run', place / 'run', *data)
+def test_eval_of_run_weights_and_engine_agree(trained, weights, tmp_path, capsys):
+    """The same network three times: in fp32 from the run, in fp16 from the weights, and with the engine of the node."""
+    data = '--data', trained / 'data'
+    run = evaluate(tmp_path, '--run', trained / 'run', *data)
     torch = evaluate(tmp_path, '--weights', weights, *data, '--engine', 'exact')
     shipped = evaluate(tmp_path, '--weights', weights, *data)
     assert 'mIoU' in capsys.readouterr().out
     assert {'images': 2, 'split': 'val', 'data': 'data', 'num_negatives': 0}.items() <= shipped.items()
     assert set(shipped) >= METRICS
-    assert shipped['engine'] in ('onnxruntime', 'openvino')   # the node takes the second where somebody installed it
+    assert shipped['engine'] in ('onnxruntime', 'openvino')   # OpenVINO is selected if it is installed
     assert torch['engine'] == run['engine'] == 'exact' and torch['precision'] == 'fp32' == run['precision']
     assert shipped['precision'] in ('fp32', 'int8')
-    assert run['pixel_accuracy'] == read_log(place / 'run')[-1]['validation']['pixel_accuracy']
+    assert run['pixel_accuracy'] == read_log(trained / 'run')[-1]['validation']['pixel_accuracy']
     for other in (torch, shipped):
         assert other['pixel_accuracy'] == pytest.approx(run['pixel_accuracy'], abs=0.5)
         assert other['miou'] == pytest.approx(run['miou'], abs=0.5)
 
 
-def test_eval_with_other_prompts_and_negatives(place, weights, tmp_path):
-    data = '--weights', weights, '--data', place / 'data'
+def test_eval_with_other_prompts_and_negatives(trained, weights, tmp_path):
+    data = '--weights', weights, '--data', trained / 'data'
     plain = evaluate(tmp_path, *data)
     renamed = evaluate(tmp_path, *data, '--prompts', 'road=street,building=house', '--num-negatives', 4, '--seed', 2)
     assert renamed['prompts'] == {'road': ['street'], 'building': ['house']}
     assert (renamed['num_negatives'], renamed['seed']) == (4, 2)
-    assert set(renamed['iou']) == set(plain['iou']), 'results go by the classes of the data, whatever the prompts'
+    assert set(renamed['iou']) == set(plain['iou']), (
+        'results are named by the classes of the data set, whatever the prompts'
+    )
     assert renamed['iou'] != plain['iou']
 
 
-@pytest.mark.parametrize('arguments, said', [
+@pytest.mark.parametrize('arguments, message', [
     (['--prompts', 'car=carr'], "'carr' is not known (near: car"),
     (['--prompts', 'ship=car'], "cannot rename 'ship'"),
     (['--num-negatives', '100'], '--num-negatives is 100; give 0 to 5'),
@@ -266,15 +292,15 @@ def test_eval_with_other_prompts_and_negatives(place, weights, tmp_path):
     (['--engine', 'tensorrt'], 'that were asked for are measured'),
     (['--engine', 'onnxruntime', '--precision', 'fp16'], 'that were asked for are measured'),
 ])
-def test_eval_refuses(place, weights, arguments, said, capsys):
-    assert main(['eval', '--weights', weights, '--data', str(place / 'data'), *arguments]) == 1
-    assert said in capsys.readouterr().err
+def test_invalid_eval_options_are_refused(trained, weights, arguments, message, capsys):
+    assert main(['eval', '--weights', weights, '--data', str(trained / 'data'), *arguments]) == 1
+    assert message in capsys.readouterr().err
 
 
-def test_a_bank_of_another_width_is_named(place, tmp_path, capsys):
+def test_text_embeddings_of_another_width_are_reported(trained, tmp_path, capsys):
     vectors = np.eye(len(PHRASES), 2 * TEXT_DIM, dtype=np.float32)
     np.savez(tmp_path / 'wide.npz', names=np.array(list(PHRASES)), embeddings=vectors)
-    for command in (['eval', '--data', str(place / 'data')], ['export', '--out', str(tmp_path)]):
-        assert main([*command, '--run', str(place / 'run'), '--text-embeddings', str(tmp_path / 'wide.npz')]) == 1
-        said = capsys.readouterr().err
-        assert f'wide.npz holds text embeddings of width {2 * TEXT_DIM}' in said and 'the same text encoder' in said
+    for command in (['eval', '--data', str(trained / 'data')], ['export', '--out', str(tmp_path)]):
+        assert main([*command, '--run', str(trained / 'run'), '--text-embeddings', str(tmp_path / 'wide.npz')]) == 1
+        error = capsys.readouterr().err
+        assert f'wide.npz holds text embeddings of width {2 * TEXT_DIM}' in error and 'the same text encoder' in error

@@ -1,4 +1,4 @@
-"""Tab completion, asked as a shell asks it."""
+"""Tab completion, called as a shell calls it."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ HOOK = Path(__file__).resolve().parents[2] / 'bin' / 'completion.bash'
 
 
 def complete(line, folder):
-    """What argcomplete offers for a command line with the cursor at its end."""
-    answer = folder / 'answer'
-    env = {**os.environ, '_ARGCOMPLETE': '1', '_ARGCOMPLETE_STDOUT_FILENAME': str(answer), '_ARGCOMPLETE_IFS': '\n',
+    """The completions that argcomplete offers for a command line with the cursor at its end."""
+    output = folder / 'completions'
+    env = {**os.environ, '_ARGCOMPLETE': '1', '_ARGCOMPLETE_STDOUT_FILENAME': str(output), '_ARGCOMPLETE_IFS': '\n',
            'COMP_TYPE': '9', 'COMP_LINE': line, 'COMP_POINT': str(len(line))}
     subprocess.run([sys.executable, '-m', 'lgseg_ros.cli.main'], env=env, cwd=folder, check=True, timeout=60)
-    return [word.strip() for word in answer.read_text().split('\n')]
+    return [line.strip() for line in output.read_text().split('\n')]
 
 
 @pytest.mark.parametrize('line, offered, not_offered', [
@@ -27,12 +27,12 @@ def complete(line, folder):
     ('lgseg train --init lg', 'lgseg_lite0', 'train'),
     ('lgseg bench --engines o', 'openvino', 'torch'),
 ])
-def test_names_are_completed(line, offered, not_offered, tmp_path):
-    words = complete(line, tmp_path)
-    assert offered in words and not_offered not in words
+def test_commands_options_and_values_are_completed(line, offered, not_offered, tmp_path):
+    completions = complete(line, tmp_path)
+    assert offered in completions and not_offered not in completions
 
 
-def test_the_hook_teaches_an_interactive_bash():
+def test_the_hook_registers_completion_in_an_interactive_bash():
     done = subprocess.run(
         ['bash', '--norc', '-ic', f'source {HOOK}; complete -p lgseg'],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The documentation site is built from the repository, without the network, and every link in it leads somewhere."""
+"""The documentation site is built from the repository without network access and has no broken links."""
 
 import os
 import shutil
@@ -15,15 +15,15 @@ pytest.importorskip('mkdocs')
 
 
 def build(repository, site):
-    """Build as scripts/docs.sh does, with a proxy that nothing answers; the finished process."""
-    nowhere = 'http://127.0.0.1:9'
-    env = {**os.environ, 'NO_MKDOCS_2_WARNING': '1', 'http_proxy': nowhere, 'https_proxy': nowhere}
+    """Build as scripts/docs.sh does, with an unreachable proxy; returns the completed process."""
+    unreachable = 'http://127.0.0.1:9'
+    env = {**os.environ, 'NO_MKDOCS_2_WARNING': '1', 'http_proxy': unreachable, 'https_proxy': unreachable}
     return subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(site)],
                           cwd=repository, env=env, capture_output=True, text=True)
 
 
 class Page(HTMLParser):
-    """Anchors and links of one HTML file."""
+    """The anchors and links of an HTML file."""
 
     def __init__(self, path):
         super().__init__()
@@ -49,8 +49,8 @@ def site(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_every_link_leads_somewhere(site):
-    pages = {path: Page(path) for path in site.rglob('*.html') if path.name != '404.html'}   # whose links are absolute
+def test_every_link_has_a_target(site):
+    pages = {path: Page(path) for path in site.rglob('*.html') if path.name != '404.html'}   # its links are absolute
     broken = []
     for path, page in pages.items():
         for link in page.links:
@@ -67,7 +67,7 @@ def test_every_link_leads_somewhere(site):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_every_page_and_module_is_in_the_site(site):
+def test_every_page_and_module_is_on_the_site(site):
     for path in (ROOT / 'docs').rglob('*.md'):
         assert (site / path.relative_to(ROOT / 'docs').with_suffix('.html')).is_file(), path
     anchors = set().union(*(Page(path).anchors for path in (site / 'reference' / 'api').glob('*.html')))

@@ -1,4 +1,4 @@
-"""The doctor on this machine, and on faults that are really made."""
+"""`lgseg doctor` on this machine, and its checks with injected faults."""
 
 import json
 import os
@@ -37,7 +37,7 @@ CHECKS = ['python', 'cores', 'libraries', 'ros', 'interfaces', 'rmw', 'transport
 
 
 def doctor(*arguments, **environment):
-    """Run the command as a user does. Returns {name: result} and the exit code."""
+    """Run the command; returns {name: result} and the exit code."""
     env = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     answer = subprocess.run([sys.executable, '-m', 'lgseg_ros.cli.main', 'doctor', '--json', *arguments],
                             cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
@@ -73,9 +73,9 @@ def test_a_result_is_printed_with_its_hint():
     assert '\033[33mwarn\033[0m' in format_result(result, colour=True)
 
 
-def test_a_check_that_raises_is_a_failed_one():
-    broken = run_check('x', lambda: 1 / 0)
-    assert broken[:3] == ('x', 'fail', 'the check itself failed: ZeroDivisionError: division by zero')
+def test_a_check_that_raises_has_failed():
+    failed = run_check('x', lambda: 1 / 0)
+    assert failed[:3] == ('x', 'fail', 'the check itself failed: ZeroDivisionError: division by zero')
     missing = run_check('x', lambda: __import__('no_such_module'))
     assert missing.status == 'fail' and 'no_such_module' in missing.finding and 'libraries' in missing.hint
 
@@ -91,12 +91,14 @@ def test_a_failed_child_process_has_a_reason(code, reason):
 
 
 def test_child_processes_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
-    """A user's queue.py, or a folder tensorrt for engines, would be taken for the library."""
+    """A user's queue.py, or a folder named tensorrt, would be imported instead of the library."""
     (tmp_path / 'tensorrt').mkdir()
     for name in ('queue', 'numpy', 'lgseg_ros'):
         (tmp_path / f'{name}.py').write_text('raise SystemExit("taken")')
     monkeypatch.chdir(tmp_path)
-    assert run_code('import queue, numpy, lgseg_ros.utils.paths, sys; print(sys.argv[1])', 'word').answer == 'word'
+    assert (
+        run_code('import queue, numpy, lgseg_ros.utils.paths, sys; print(sys.argv[1])', 'argument').answer == 'argument'
+    )
     assert run_module('lgseg_ros.demo.camera', '--help').succeeded
     installed = find_spec('tensorrt') is not None and not os.environ.get('PYTHONPATH', '').endswith(':')
     assert run_code('import tensorrt').succeeded == installed
@@ -105,7 +107,7 @@ def test_child_processes_import_nothing_from_the_current_folder(tmp_path, monkey
 # --- ROS and transport
 
 
-def test_an_rmw_that_is_not_there(monkeypatch):
+def test_an_rmw_that_is_not_installed(monkeypatch):
     monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_nothing_cpp')
     result = ros.distribution(ros.RosInstallation())
     assert result.status == 'fail' and 'rmw_nothing_cpp' in result.finding
@@ -114,8 +116,8 @@ def test_an_rmw_that_is_not_there(monkeypatch):
 
 @pytest.mark.parametrize('module, hint', [('no_such_msgs.msg', 'apt install ros-$ROS_DISTRO-no-such-msgs'),
                                           ('lgseg_ros.no_srv', 'colcon build')])
-def test_an_interface_package_that_is_not_there(monkeypatch, module, hint):
-    monkeypatch.setitem(ros.INTERFACES, module, 'Thing')
+def test_an_interface_package_that_is_not_installed(monkeypatch, module, hint):
+    monkeypatch.setitem(ros.INTERFACES, module, 'Message')
     result = ros.interfaces(ros.RosInstallation())
     assert result.status == 'fail' and hint in result.hint
 
@@ -134,14 +136,14 @@ def test_fast_dds_profile(environment, distribution, status, text):
     assert status == 'ok' or f'={PROFILE}' in result.hint
 
 
-def test_on_humble_a_profile_must_not_undo_localhost_only():
-    alone = {'ROS_LOCALHOST_ONLY': '1'}
-    result = transport.fast_dds_profile({OLD: PROFILE, **alone}, 'humble')
+def test_on_humble_a_profile_must_not_override_localhost_only():
+    localhost_only = {'ROS_LOCALHOST_ONLY': '1'}
+    result = transport.fast_dds_profile({OLD: PROFILE, **localhost_only}, 'humble')
     assert result.status == 'warn' and 'listens on every interface' in result.finding
     path = result.hint.partition('=')[2].partition(' ')[0]
     assert path.endswith('fastdds_localhost.xml')
-    assert transport.fast_dds_profile({OLD: path, **alone}, 'humble').status == 'ok'
-    assert transport.fast_dds_profile({OLD: PROFILE, **alone}, 'jazzy').status == 'ok'
+    assert transport.fast_dds_profile({OLD: path, **localhost_only}, 'humble').status == 'ok'
+    assert transport.fast_dds_profile({OLD: PROFILE, **localhost_only}, 'jazzy').status == 'ok'
 
 
 @pytest.mark.parametrize('content, status', [
@@ -182,26 +184,26 @@ def graph():
     camera.create_publisher(Image, '/camera/front/image_raw', best_effort)
     camera.create_publisher(Image, '/camera/rear/image_raw', best_effort)
     camera.create_publisher(Image, '/camera/mixed', reliable)
-    elsewhere = rclpy.Context()   # Fast DDS lets no participant give one topic two types
-    rclpy.init(context=elsewhere)
-    driver = rclpy.create_node('driver', context=elsewhere)
+    other_context = rclpy.Context()   # in Fast DDS a participant cannot use a topic with two types
+    rclpy.init(context=other_context)
+    driver = rclpy.create_node('driver', context=other_context)
     driver.create_publisher(CameraInfo, '/camera/mixed', reliable)
     subscriber.create_subscription(Image, '/camera/rear/image_raw', print, reliable)
     camera.create_publisher(CompressedImage, '/camera/front/image_raw/compressed', best_effort)
     camera.create_publisher(CompressedImage, '/camera/side/compressed', best_effort)
     camera.create_publisher(CameraInfo, '/camera/front/camera_info', best_effort)
     camera.create_publisher(Float32, '/camera/temperature', best_effort)
-    other = rclpy.create_node('lgseg', context=elsewhere)
+    other = rclpy.create_node('lgseg', context=other_context)
     other.create_subscription(Image, '/camera/side/compressed', print, best_effort)
     simulated = rclpy.create_node('simulated', context=context,
                                   parameter_overrides=[Parameter('use_sim_time', value=True)])
-    asked = ['/camera/front/image_raw', '/camera/rear/image_raw', '/camera/mixed', '/camera/frnt/image_raw',
+    requested = ['/camera/front/image_raw', '/camera/rear/image_raw', '/camera/mixed', '/camera/frnt/image_raw',
              '/camera/front/image_raw/compressed', '/camera/side/compressed', '/camera/front/camera_info',
              '/camera/temperature']
-    yield {result.name: result for result in topics.check_graph(observer, asked, 5)}
+    yield {result.name: result for result in topics.check_graph(observer, requested, 5)}
     for node in (camera, subscriber, observer, simulated, driver, other):
         node.destroy_node()
-    for used in (context, elsewhere):
+    for used in (context, other_context):
         rclpy.try_shutdown(context=used)
 
 
@@ -223,24 +225,24 @@ def test_clock_without_publishers(graph):
     assert graph['clock'].status == 'warn' and '/simulated' in graph['clock'].finding
 
 
-def test_a_topic_name_that_is_none():
+def test_an_invalid_topic_name():
     result, = graph_results(ros.RosInstallation(), ['/camera/front image'])
     assert result.status == 'fail' and 'topic name' in result.finding and 'topic names' in result.hint
 
 
 # --- shared memory
 
-VICTIM = '''
+PARTICIPANT = '''
 import rclpy, time
 rclpy.init()
-node = rclpy.create_node('victim')
-print('up', flush=True)
+node = rclpy.create_node('participant')
+print('started', flush=True)
 time.sleep(100)
 '''
 
 
 def shared_files(pid):
-    """The Fast DDS files in /dev/shm that a process has in use."""
+    """The Fast DDS files in /dev/shm that a process uses."""
     links = [os.readlink(link) for link in Path(f'/proc/{pid}/fd').iterdir() if link.exists()]
     maps = re.findall(r'/dev/shm/\S+', Path(f'/proc/{pid}/maps').read_text())
     return {Path(path) for path in links + maps if re.match('/dev/shm/fast(rtps|dds)_', path)}
@@ -248,21 +250,21 @@ def shared_files(pid):
 
 @pytest.mark.skipif(not shared_memory.FOLDER.is_dir(), reason='no /dev/shm here')
 def test_stale_segments_of_a_killed_participant():
-    participant = subprocess.Popen([sys.executable, '-c', VICTIM], stdout=subprocess.PIPE, text=True)
+    participant = subprocess.Popen([sys.executable, '-c', PARTICIPANT], stdout=subprocess.PIPE, text=True)
     try:
-        assert participant.stdout.readline() == 'up\n'
+        assert participant.stdout.readline() == 'started\n'
         own = wait_until(lambda: shared_files(participant.pid), 'its shared memory')
         time.sleep(shared_memory.MIN_AGE_S + 0.5)
-        assert not own & set(shared_memory.stale_files()), 'a living process was taken for dead'
+        assert not own & set(shared_memory.stale_files()), 'files of a running process are not stale'
         participant.send_signal(signal.SIGKILL)
         participant.wait()
-        left = own & set(shared_memory.stale_files())
-        assert any(path.name.endswith('_el') for path in left) and len(left) >= 2
+        stale = own & set(shared_memory.stale_files())
+        assert any(path.name.endswith('_el') for path in stale) and len(stale) >= 2
         result = shared_memory.stale_segments()
-        assert result.status == 'warn' and ('fastdds shm clean' in result.hint or str(min(left)) in result.hint)
+        assert result.status == 'warn' and ('fastdds shm clean' in result.hint or str(min(stale)) in result.hint)
     finally:
         participant.kill()
-    for path in left:
+    for path in stale:
         path.unlink()
     assert not own & set(shared_memory.stale_files())
 
@@ -282,7 +284,7 @@ def test_a_new_file_is_not_stale(tmp_path):
     ('version 1', '4:memory:/x\n3:cpu,cpuacct:/d', {'cpu,cpuacct/d/cpu.cfs_quota_us': '200000',
                                                      'cpu,cpuacct/d/cpu.cfs_period_us': '100000'}, 2.0),
     ('version 1, no limit', '3:cpu:/', {'cpu/cpu.cfs_quota_us': '-1', 'cpu/cpu.cfs_period_us': '100000'}, None)])
-def test_quota_of_cores(tmp_path, groups, membership, files, cores):
+def test_cpu_quota_of_control_groups(tmp_path, groups, membership, files, cores):
     for name, content in files.items():
         (tmp_path / 'fs' / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'fs' / name).write_text(content + '\n')
@@ -293,9 +295,9 @@ def test_quota_of_cores(tmp_path, groups, membership, files, cores):
 @pytest.mark.parametrize('script, status, text', [
     ('echo "NVIDIA H100, 580.10, 81559 MiB"', 'ok', 'NVIDIA H100'),
     ('echo "Failed to initialize NVML: Driver/library version mismatch"; exit 18', 'fail', 'version mismatch')])
-def test_gpu_by_what_the_driver_answers(monkeypatch, tmp_path, script, status, text):
+def test_the_gpu_check_reports_what_the_driver_reports(monkeypatch, tmp_path, script, status, text):
     if Path('/etc/nv_tegra_release').exists():
-        pytest.skip('a Jetson is known without nvidia-smi')
+        pytest.skip('a Jetson is detected without nvidia-smi')
     (tmp_path / 'nvidia-smi').write_text(f'#!/bin/sh\n{script}\n')
     (tmp_path / 'nvidia-smi').chmod(0o755)
     monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
@@ -303,7 +305,7 @@ def test_gpu_by_what_the_driver_answers(monkeypatch, tmp_path, script, status, t
     assert result.status == status and text in result.finding
 
 
-def test_damaged_weights_are_named(tmp_path, weights):
+def test_damaged_weights_are_reported(tmp_path, weights):
     for path in weights.path.parent.glob(f'{weights.path.stem}.*'):
         shutil.copy(path, tmp_path)
     spec = str(tmp_path / weights.path.name)
@@ -315,19 +317,19 @@ def test_damaged_weights_are_named(tmp_path, weights):
 
 
 @pytest.mark.skipif(find_spec('open_clip') is None, reason='needs open_clip (scripts/setup.sh --with train)')
-def test_the_text_encoders_weights_that_the_user_names(monkeypatch, tmp_path):
-    named = tmp_path / 'open_clip_model.safetensors'
-    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(named))
+def test_the_weights_of_the_text_encoder_set_by_the_user(monkeypatch, tmp_path):
+    path = tmp_path / 'open_clip_model.safetensors'
+    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(path))
     result = model.text_encoder()
-    assert result.status == 'skip' and f'{named} does not exist' in result.finding
-    named.touch()   # the doctor looks for the file and leaves loading it to the first new word
+    assert result.status == 'skip' and f'{path} does not exist' in result.finding
+    path.touch()   # the check only looks for the file; it is loaded with the first new phrase
     result = model.text_encoder()
-    assert result.status == 'ok' and result.finding.endswith(f' from {named}')
+    assert result.status == 'ok' and result.finding.endswith(f' from {path}')
 
 
-def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
+def test_a_cache_that_is_not_writable(monkeypatch, tmp_path):
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path / 'new' / 'cache'))
-    assert model.cache().status == 'ok' and not (tmp_path / 'new').exists()   # looking changes nothing
+    assert model.cache().status == 'ok' and not (tmp_path / 'new').exists()   # the check creates nothing
     (tmp_path / 'file').touch()
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path / 'file'))
     assert 'not a folder' in model.cache().finding

@@ -43,7 +43,7 @@ from lgseg_ros.cli.main import main
 assert main(['embed', '--weights', sys.argv[1], '--import', sys.argv[2]]) == 0
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
-print(TextSource(load_weights(sys.argv[1])).rows(['forklift', 'pallet']).tobytes().hex())
+print(TextSource(load_weights(sys.argv[1])).lookup(["forklift", "pallet"]).tobytes().hex())
 main(['embed', '--weights', sys.argv[1], 'crate'])''', tiny_clip_weights.path, file, LGSEG_CACHE=str(robot))
     there = np.frombuffer(bytes.fromhex(answer.stdout.splitlines()[-1]), np.float32).reshape(2, 8)
     assert np.allclose(there, rows, atol=1e-6)

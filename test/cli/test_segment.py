@@ -25,17 +25,15 @@ def segment(*arguments):
     return main(['segment', *map(str, arguments)])
 
 
-
-
 def test_a_folder_of_images(image, tmp_path, capsys):
-    """Of different sizes, two of one stem; each keeps its own size."""
+    """Images of different sizes, two with the same stem; each mask has the size of its image."""
     source = tmp_path / 'in'
     source.mkdir()
     for name, pixels in (('a.png', image), ('a.jpg', image[:64]), ('b.png', cv2.resize(image, (200, 150)))):
         cv2.imwrite(str(source / name), pixels)
     (source / 'notes.txt').write_text('no image')
-    assert segment(source, '--vocabulary', 'road,tall thing=building|pole, sky', '--out', tmp_path / 'out') == 0
-    assert 'tall thing' in capsys.readouterr().out
+    assert segment(source, '--vocabulary', 'road,tall object=building|pole, sky', '--out', tmp_path / 'out') == 0
+    assert 'tall object' in capsys.readouterr().out
     counts = np.zeros(256, int)
     for name, size in (('a.png', (96, 128)), ('a.jpg', (64, 128)), ('b', (150, 200))):
         mask = cv2.imread(str(tmp_path / 'out/mask' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
@@ -46,7 +44,7 @@ def test_a_folder_of_images(image, tmp_path, capsys):
     summary = json.loads((tmp_path / 'out/classes.json').read_text())
     assert summary['frames'] == 3 and not summary['video']
     classes = [(entry['id'], entry['name']) for entry in summary['classes']]
-    assert classes == [(0, 'road'), (1, 'tall thing'), (2, 'sky')]
+    assert classes == [(0, 'road'), (1, 'tall object'), (2, 'sky')]
     assert summary['classes'][1]['phrases'] == ['building', 'pole']
     for entry in summary['classes']:
         assert entry['share'] == pytest.approx(counts[entry['id']] / counts.sum(), abs=1e-4)
@@ -58,14 +56,14 @@ def test_a_video(image, tmp_path):
     for _ in range(7):
         video.write(image)
     video.release()
-    for limit, wanted in (([], 7), (['--frames', '3', '--masks'], 3)):
-        out = tmp_path / str(wanted)
-        assert segment(path, '--vocabulary', 'road,sky', '--confidence-threshold', '0.9', '--out', out, *limit) == 0
-        drawn = cv2.VideoCapture(str(out / 'overlay.mp4'))
-        assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == wanted and drawn.get(cv2.CAP_PROP_FPS) == 12
-        assert drawn.read()[1].shape == image.shape
+    for options, frames in (([], 7), (['--frames', '3', '--masks'], 3)):
+        out = tmp_path / str(frames)
+        assert segment(path, '--vocabulary', 'road,sky', '--confidence-threshold', '0.9', '--out', out, *options) == 0
+        overlay = cv2.VideoCapture(str(out / 'overlay.mp4'))
+        assert overlay.get(cv2.CAP_PROP_FRAME_COUNT) == frames and overlay.get(cv2.CAP_PROP_FPS) == 12
+        assert overlay.read()[1].shape == image.shape
         summary = json.loads((out / 'classes.json').read_text())
-        assert summary['video'] and summary['frames'] == wanted
+        assert summary['video'] and summary['frames'] == frames
         assert summary['confidence_threshold'] == 0.9 and summary['unlabelled']['share'] > 0
     masks = [cv2.imread(str(tmp_path / f'3/mask/00000{n}.png'), cv2.IMREAD_UNCHANGED) for n in range(3)]
     counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
@@ -82,29 +80,29 @@ def test_the_input_is_not_overwritten(tmp_path, capsys):
     assert segment('street', '--frames', 2, '--vocabulary', 'road', '--out', tmp_path / 'first') == 0
     (tmp_path / 'first/overlay.mp4').rename(tmp_path / 'video')
     before = {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
-    for given in ('overlay', 'mask', 'mask/b.png', 'video', 'overlay.mp4'):
-        assert segment(tmp_path / given, '--vocabulary', 'road', '--out', tmp_path) == 1
+    for source in ('overlay', 'mask', 'mask/b.png', 'video', 'overlay.mp4'):
+        assert segment(tmp_path / source, '--vocabulary', 'road', '--out', tmp_path) == 1
         assert 'give another --out' in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()}
 
 
-def test_classes_json_is_true_for_all_masks_in_the_folder(tmp_path, capsys):
-    """After other images or classes, or an image that cannot be decoded."""
-    images, others, out = tmp_path / 'in', tmp_path / 'others', tmp_path / 'out'
-    for folder, names in ((images, 'ab'), (others, 'c')):
+def test_classes_json_describes_all_masks_in_the_folder(tmp_path, capsys):
+    """Also after runs with other images or classes, or with an image that cannot be decoded."""
+    images, more_images, out = tmp_path / 'in', tmp_path / 'more', tmp_path / 'out'
+    for folder, names in ((images, 'ab'), (more_images, 'c')):
         folder.mkdir()
         for name in names:
             cv2.imwrite(str(folder / f'{name}.png'), np.zeros((48, 64, 3), np.uint8))
 
     def state():
-        found = json.loads((out / 'classes.json').read_text())
-        names = [entry['name'] for entry in found['classes']]
-        return found['frames'], names, sorted(path.name for path in out.glob('mask/*'))
+        summary = json.loads((out / 'classes.json').read_text())
+        names = [entry['name'] for entry in summary['classes']]
+        return summary['frames'], names, sorted(path.name for path in out.glob('mask/*'))
 
     assert segment(images, '--vocabulary', 'road,car', '--out', out) == 0
-    assert segment(others, '--vocabulary', 'sky', '--out', out) == 1
+    assert segment(more_images, '--vocabulary', 'sky', '--out', out) == 1
     assert 'with other classes' in capsys.readouterr().err and state() == (2, ['road', 'car'], ['a.png', 'b.png'])
-    assert segment(others, '--vocabulary', 'road,car', '--out', out) == 0, 'masks of the same classes may be mixed'
+    assert segment(more_images, '--vocabulary', 'road,car', '--out', out) == 0, 'masks of the same classes may be mixed'
     (out / 'mask/c.png').unlink()
     (images / 'b.png').write_bytes(b'damaged')
     assert segment(images, '--vocabulary', 'sky,tree', '--out', out) == 1
@@ -114,7 +112,7 @@ def test_classes_json_is_true_for_all_masks_in_the_folder(tmp_path, capsys):
     (out / 'mask/a.png').unlink()
     assert segment('street', '--vocabulary', 'road', *video) == 0
     assert segment(tmp_path / 'nowhere.mp4', '--vocabulary', 'sky', *video) == 1
-    assert state() == (3, ['road'], [f'00000{n}.png' for n in range(3)]), 'a wrong input path removes nothing'
+    assert state() == (3, ['road'], [f'00000{n}.png' for n in range(3)]), 'an input that does not exist removes nothing'
     assert segment('street', '--vocabulary', 'sky', '--frames', 1, '--out', out) == 0
     assert state() == (1, ['sky'], [])
     for number in range(2):   # names like those of a video's masks, as in KITTI
@@ -130,9 +128,9 @@ def test_classes_json_is_true_for_all_masks_in_the_folder(tmp_path, capsys):
 def test_each_input_has_its_own_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cv2.imwrite('a b.png', np.zeros((48, 64, 3), np.uint8))
-    for given, classes, folder in (('a b.png', 'road', 'a_b'), ('.', 'sky', tmp_path.name),
+    for source, classes, folder in (('a b.png', 'road', 'a_b'), ('.', 'sky', tmp_path.name),
                                    ('street:3', 'tree', 'street_3')):
-        assert segment(given, '--vocabulary', classes, *(['--frames', 1] if ':' in given else [])) == 0
+        assert segment(source, '--vocabulary', classes, *(['--frames', 1] if ':' in source else [])) == 0
         assert (tmp_path / 'out/segment' / folder / 'classes.json').exists()
 
 
@@ -145,8 +143,8 @@ def test_the_smallest_image(tmp_path):
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert segment('street', '--frames', 1, '--vocabulary', 'road', '--out=~/here') == 0
-    assert (tmp_path / 'here/overlay.mp4').exists() and not (tmp_path / '~').exists()
+    assert segment('street', '--frames', 1, '--vocabulary', 'road', '--out=~/masks') == 0
+    assert (tmp_path / 'masks/overlay.mp4').exists() and not (tmp_path / '~').exists()
 
 
 def test_a_stream_of_unknown_length(tmp_path):
@@ -157,45 +155,51 @@ def test_a_stream_of_unknown_length(tmp_path):
     assert json.loads((tmp_path / 'classes.json').read_text())['frames'] == 5
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['nowhere.png', '--vocabulary', 'road'], 'nowhere.png'),
-    (['street:1', '--vocabulary', 'road'], 'give --frames'),
-    (['street:1', '--vocabulary', 'road,hovercraft'], "'hovercraft'"),
-    (['street:1', '--preset', 'camvit'], "did you mean 'camvid'"),
-    (['street:1', '--vocabulary', 'road', '--confidence-threshold', '2'], '0.0 to 1.0'),
-    (['street:1', '--vocabulary', 'road', '--alpha', '2'], '--alpha is 2; give an opacity of 0 to 1'),
-    (['street:1', '--vocabulary', 'road', '--frames', '0'], '--frames is 0; give at least 1'),
-    ([' ', '--vocabulary', 'road'], 'INPUT is empty'),
-    (['street:1', '--vocabulary', 'road', '--max-inference-pixels', '-5'], '--max-inference-pixels is -5; give at least 4096'),
-    (['street:1', '--vocabulary', 'road', '--num-threads', '-1'], '--num-threads is -1'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['nowhere.png', '--vocabulary', 'road'], 'nowhere.png'),
+        (['street:1', '--vocabulary', 'road'], 'give --frames'),
+        (['street:1', '--vocabulary', 'road,hovercraft'], "'hovercraft'"),
+        (['street:1', '--preset', 'camvit'], "did you mean 'camvid'"),
+        (['street:1', '--vocabulary', 'road', '--confidence-threshold', '2'], '0.0 to 1.0'),
+        (['street:1', '--vocabulary', 'road', '--alpha', '2'], '--alpha is 2; give an opacity of 0 to 1'),
+        (['street:1', '--vocabulary', 'road', '--frames', '0'], '--frames is 0; give at least 1'),
+        ([' ', '--vocabulary', 'road'], 'INPUT is empty'),
+        (
+            ['street:1', '--vocabulary', 'road', '--max-inference-pixels', '-5'],
+            '--max-inference-pixels is -5; give at least 4096',
+        ),
+        (['street:1', '--vocabulary', 'road', '--num-threads', '-1'], '--num-threads is -1'),
+    ],
+)
 def test_errors_name_the_option(tmp_path, arguments, message, capsys):
     assert segment(*arguments, '--out', tmp_path / 'out') == 1
     assert message in capsys.readouterr().err
 
 
-def test_an_image_that_cannot_be_written_is_named(image, tmp_path, capsys):
+def test_a_mask_that_cannot_be_written_is_reported(image, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / '000.png'), image)
     (tmp_path / 'out/mask/000.png').mkdir(parents=True)
     assert segment(tmp_path / '000.png', '--vocabulary', 'road', '--out', tmp_path / 'out') == 1
     assert 'mask/000.png cannot be written' in capsys.readouterr().err
 
 
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path, capsys):
+def test_an_image_that_cannot_be_decoded_is_reported(tmp_path, capsys):
     (tmp_path / 'broken.jpg').write_bytes(b'no image')
     assert segment(tmp_path, '--vocabulary', 'road', '--out', tmp_path / 'out') == 1
     assert 'broken.jpg cannot be decoded' in capsys.readouterr().err
 
 
 def test_segment_needs_no_torch(tmp_path):
-    """A robot has NumPy, ONNX Runtime and OpenCV only."""
+    """On a robot only NumPy, ONNX Runtime and OpenCV are installed."""
     code = ('import sys\n'
             'for name in ("torch", "timm", "open_clip"): sys.modules[name] = None\n'
             'from lgseg_ros.cli.main import main\n'
             'sys.exit(main(["segment", "street:1", "--frames", "2", "--vocabulary", "road,sky", '
             f'"--out", {str(tmp_path)!r}]))')
-    answer = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
-    assert answer.returncode == 0, answer.stderr
+    completed = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
+    assert completed.returncode == 0, completed.stderr
     assert (tmp_path / 'overlay.mp4').stat().st_size > 1000
 
 
@@ -206,5 +210,5 @@ def test_the_summary_as_json(image, tmp_path, capsys):
     assert printed == {'out': str(tmp_path / 'out'), **json.loads((tmp_path / 'out/classes.json').read_text())}
 
 
-def test_images_of_one_stem_keep_their_suffix():
+def test_masks_of_images_with_the_same_stem_keep_the_suffix():
     assert mask_names([Path('a.jpg'), Path('b.jpg'), Path('b.png')]) == ['a', 'b.jpg', 'b.png']

@@ -65,8 +65,10 @@ class InferenceHarness:
 
     def __enter__(self):
         wait_until(self.camera.has_subscribers, 'the subscriber')
-        wait_until(lambda: all(self.peer.node.count_publishers(f'/inference/{name}') for name in ('mask', 'confidence')),
-                   'topics')
+        wait_until(
+            lambda: all(self.peer.node.count_publishers(f'/inference/{name}') for name in ('mask', 'confidence')),
+            'topics',
+        )
         time.sleep(0.3)
         return self
 
@@ -91,14 +93,27 @@ def raise_(error):
     raise error
 
 
-@fault_rows(ENGINE, 'error', [
-    ('the engine raises on the third frame', 'that frame fails, and is counted and logged; the next frame gets a mask',
-     RuntimeError('cuda error 700')),
-    ('the engine runs out of memory on the third frame', 'that frame fails, and is counted and logged; the next frame gets a mask',
-     MemoryError('cannot allocate 3 GB')),
-    ('OpenCV raises on the third frame', 'that frame fails, and is counted and logged; the next frame gets a mask',
-     cv2.error('resize failed')),
-])
+@fault_rows(
+    ENGINE,
+    'error',
+    [
+        (
+            'the engine raises on the third frame',
+            'that frame fails, and is counted and logged; the next frame gets a mask',
+            RuntimeError('cuda error 700'),
+        ),
+        (
+            'the engine runs out of memory on the third frame',
+            'that frame fails, and is counted and logged; the next frame gets a mask',
+            MemoryError('cannot allocate 3 GB'),
+        ),
+        (
+            'OpenCV raises on the third frame',
+            'that frame fails, and is counted and logged; the next frame gets a mask',
+            cv2.error('resize failed'),
+        ),
+    ],
+)
 def test_the_engine_fails_once(engine, weights, error):
     with InferenceHarness(FailingEngine(engine, {3: lambda: raise_(error)}), weights) as harness:
         assert [harness.segment() for _ in range(5)] == [True, True, False, True, True]
@@ -178,7 +193,10 @@ class SlowEngine(FailingEngine):
 def node_with_a_hanging_engine(name, engine, street):
     """(runner, peer, manager, engine, image, event) of an active node whose engine hangs on a frame until the event."""
     returns, image = threading.Event(), cv2.resize(street[0], (160, 120))
-    with NodeRunner(name, 'num_threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as runner, Peer(f'/{name}') as peer:
+    with (
+        NodeRunner(name, 'num_threads:=1', 'engine:=onnxruntime', 'precision:=fp32') as runner,
+        Peer(f'/{name}') as peer,
+    ):
         slow = SlowEngine(engine, {1: lambda: returns.wait(60)})
         runner.node._pipeline.engine = runner.node._inference._engine = slow
         manager = Manager(peer.connect(), name)
@@ -204,8 +222,12 @@ def test_an_engine_that_hangs_over_a_deactivation(engine, street):
         assert slow.closed == 1 and runner.error is None
 
 
-@fault(ENGINE, 'the engine hangs during cleanup',
-       'the node can be configured and activated again with a new engine; engine_is_running() is true until the old thread ends')
+@fault(
+    ENGINE,
+    'the engine hangs during cleanup',
+    'the node can be configured and activated again with a new engine; engine_is_running() is true until the old '
+    'thread ends',
+)
 def test_an_engine_that_hangs_over_a_cleanup(engine, street):
     with node_with_a_hanging_engine('abandoned', engine, street) as (runner, peer, manager, slow, image, returns):
         assert manager.change(DEACTIVATE) and manager.change(CLEANUP)

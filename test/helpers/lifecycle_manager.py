@@ -1,4 +1,4 @@
-"""A lifecycle manager's end of a managed node."""
+"""A lifecycle manager of a managed node."""
 
 import time
 
@@ -17,7 +17,7 @@ SHUTDOWN = {UNCONFIGURED: Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
 
 
 class Manager:
-    """A lifecycle manager's clients."""
+    """The service clients of a lifecycle manager."""
 
     def __init__(self, peer, name):
         self.peer, self.events = peer, []
@@ -26,7 +26,7 @@ class Manager:
             (GetAvailableTransitions, 'get_available_transitions'))}
         peer.node.create_subscription(TransitionEvent, f'/{name}/transition_event', self.events.append, 10)
         wait_until(lambda: all(client.service_is_ready() for client in self._clients.values()), 'lifecycle services')
-        time.sleep(0.3)   # the node's side of the match has no signal of its own here
+        time.sleep(0.3)   # discovery on the node's side cannot be observed here
 
     def change(self, transition):
         """Whether the transition succeeded."""

@@ -1,4 +1,4 @@
-"""What node tests share: the real node in a process of its own, and a peer that talks to it over DDS."""
+"""The real node in its own process, and a peer that communicates with it over DDS."""
 
 import contextlib
 import os
@@ -23,16 +23,16 @@ from lgseg_ros.node.image_conversions import image_message
 from lgseg_ros.node.segmentation_node import SegmentationNode
 from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
-PATIENCE_S = 40   # the machines that run tests are shared; a wait ends as soon as its condition holds
+TIMEOUT_S = 40   # long, because test machines are shared; a wait ends as soon as its condition is true
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def wait_until(condition, what, patience=PATIENCE_S):
-    """Poll `condition` until it is true; its value.  Fails naming `what` after `patience` seconds."""
-    deadline = time.monotonic() + patience
+def wait_until(condition, what, timeout=TIMEOUT_S):
+    """Poll `condition` until it is true and return its value; after `timeout` seconds, fail with `what`."""
+    deadline = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < deadline, f'waited {patience} s for {what}'
+        assert time.monotonic() < deadline, f'waited {timeout} s for {what}'
         time.sleep(0.01)
     return value
 
@@ -57,16 +57,16 @@ class NodeProcess:
         for line in self.process.stdout:
             self.log += line
 
-    def end(self, how=signal.SIGINT, patience=PATIENCE_S):
+    def end(self, how=signal.SIGINT, timeout=TIMEOUT_S):
         """Signal and wait.  Returns (exit code, seconds it took)."""
         began = time.monotonic()
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            code = self.process.wait(patience)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError(f'the node did not end within {patience} s of signal {how}\n{self.log}') from None
+            raise AssertionError(f'the node did not end within {timeout} s of signal {how}\n{self.log}') from None
         seconds = time.monotonic() - began
         self._reader.join(5)
         return code, seconds
@@ -80,16 +80,16 @@ class NodeProcess:
         self.process.wait()
 
 
-class NodeHere:
-    """`SegmentationNode` in the test's own process, for tests that reach into it; a thread runs it as `main` does."""
+class NodeRunner:
+    """`SegmentationNode` in the test process, for tests that access its members; a thread spins it as `main` does."""
 
     def __init__(self, name, *parameters):
         arguments = [text for parameter in parameters for text in ('-p', parameter)]
         self.context = rclpy.Context()
         rclpy.init(context=self.context, args=['--ros-args', *arguments])
         self.node = SegmentationNode(name, context=self.context)
-        self.error = None       # what ended it, as it would have ended the process
-        self.turns = 0          # of the executor
+        self.error = None       # the exception that ended the thread, as it would have ended the process
+        self.iterations = 0     # of the executor
         self._end = threading.Event()
         self.thread = threading.Thread(target=self._spin, daemon=True)
 
@@ -99,7 +99,7 @@ class NodeHere:
         try:
             while not self._end.is_set():
                 executor.spin_once(timeout_sec=0.1)
-                self.turns += 1
+                self.iterations += 1
         except Exception as error:
             self.error = error
 
@@ -109,13 +109,13 @@ class NodeHere:
         return self
 
     def cpu_seconds(self):
-        """Processor time of the executor's thread."""
+        """CPU time of the executor's thread in seconds."""
         return time.clock_gettime(time.pthread_getcpuclockid(self.thread.ident))
 
     def end(self):
-        """As `main` does when it is told to stop."""
+        """Stop the node as `main` does."""
         self._end.set()
-        self.thread.join(PATIENCE_S)
+        self.thread.join(TIMEOUT_S)
         self.node.close()
 
     def __exit__(self, *_):
@@ -125,15 +125,15 @@ class NodeHere:
 
 
 def counters(peer, key, camera=': camera'):
-    """A counter of the node's diagnostics at every tick so far, oldest first."""
+    """The values of a counter in all diagnostics received so far, oldest first."""
     return [int(value.value) for message in peer.diagnostics for status in message.status
             if status.name.endswith(camera) for value in status.values if value.key == key]
 
 
 class Peer:
-    """A camera and a consumer in the test's own process, spinning in a thread."""
+    """A camera and a subscriber in the test process, spun by a thread."""
 
-    def __init__(self, node_name='/lgseg', camera='', topic='image', listen=('mask', 'confidence', 'label_info')):
+    def __init__(self, node_name='/lgseg', camera='', topic='image', subscribe=('mask', 'confidence', 'label_info')):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node('peer', context=self.context)
@@ -142,7 +142,7 @@ class Peer:
         kept = {'mask': (Image, self.masks, RELIABLE), 'confidence': (Image, self.confidences, RELIABLE),
                 'overlay': (Image, self.overlays, RELIABLE), 'label_info': (LabelInfo, self.labels, LATCHED)}
         self.subscriptions = {}
-        for name in listen:
+        for name in subscribe:
             kind, store, qos = kept[name]
             self.subscriptions[name] = self.node.create_subscription(kind, prefix + name, store.append, qos)
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
@@ -169,18 +169,18 @@ class Peer:
         rclpy.try_shutdown(context=self.context)
 
     def connect(self, process=None, camera=True):
-        """Wait until node and peer know each other both ways; camera: that it subscribes to the image, too."""
+        """Wait until node and peer have discovered each other; camera: also until the node subscribes to the image."""
         def ready():
             if process and process.process.poll() is not None:
                 raise AssertionError(f'the node ended: {process.log}')
             return ((self.publisher.get_subscription_count() or not camera) and self.set_client.service_is_ready()
                     and all(self.node.count_publishers(s.topic_name) for s in self.subscriptions.values()))
         wait_until(ready, 'the node to connect')
-        time.sleep(0.3)   # the node's side of the match has no signal of its own here
+        time.sleep(0.3)   # discovery on the node's side cannot be observed here
         return self
 
     def header(self):
-        """A header with a stamp never used before."""
+        """A header with a stamp that was never used before."""
         self._stamp += 1
         header = Header(frame_id='camera_optical')
         header.stamp.sec, header.stamp.nanosec = divmod(self._stamp * 33_333_333, 10**9)
@@ -193,10 +193,10 @@ class Peer:
         return header
 
     def mask_of(self, pixels, encoding='bgr8', store=None):
-        """Send an image, again if best effort lost it, and return the mask with its stamp."""
+        """Send an image, repeatedly if best effort loses it, and return the mask with its stamp."""
         store = self.masks if store is None else store
         header = self.send(pixels, encoding)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             for _ in range(100):
                 for message in store:
@@ -204,19 +204,19 @@ class Peer:
                         return message
                 time.sleep(0.01)
             self.send(pixels, encoding, header)
-        raise AssertionError('no mask came')
+        raise AssertionError('no mask was received')
 
-    def call(self, client, request, patience=PATIENCE_S):
+    def call(self, client, request, timeout=TIMEOUT_S):
         """Call a service and wait for the answer."""
         future = client.call_async(request)
-        wait_until(future.done, f'an answer of {client.srv_name}', patience)
+        wait_until(future.done, f'an answer of {client.srv_name}', timeout)
         return future.result()
 
     def set_vocabulary(self, classes=(), preset='', **fields):
         return self.call(self.set_client, SetVocabulary.Request(classes=list(classes), preset=preset, **fields))
 
     def set_parameters(self, node_name, **values):
-        """Set parameters one by one, as `ros2 param load` does.  Returns the results."""
+        """Set parameters one by one, as `ros2 param load` does; returns the results."""
         client = AsyncParameterClient(self.node, node_name)
         wait_until(client.services_are_ready, 'parameter services')
         future = client.set_parameters([Parameter(name, value=value) for name, value in values.items()])
@@ -235,5 +235,5 @@ class Peer:
 
 
 def pixels_of(message):
-    """The bytes of a mono8 image message as uint8 [H, W]."""
+    """The pixels of a mono8 image message as uint8 [H, W]."""
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)

@@ -1,4 +1,4 @@
-"""What the tests of the self-test break: copies of the shipped weights, ONNX files and compile caches."""
+"""Faults for tests of the self-test, injected into copies of the shipped weights, ONNX files and compile caches."""
 
 import shutil
 from dataclasses import replace
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from lgseg_ros.engines.preprocessing import Frame, Mask
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
+from lgseg_ros.engines.preprocessing import Frame, Mask
 from lgseg_ros.engines.weights import Weights, load_weights
 from lgseg_ros.vocabulary.vocabulary import Vocabulary
 
@@ -16,7 +16,7 @@ SUFFIXES = ('.safetensors', '.json', '.onnx', '.int8.onnx', '.selftest.safetenso
 
 
 def copy_weights(weights: Weights, folder: Path) -> Weights:
-    """The shipped files as `w` in `folder`, that a test may damage."""
+    """Copy the shipped files to `folder` as `w.*`, for a test that damages them."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix in SUFFIXES:
         shutil.copy(weights.path.with_suffix(suffix), folder / f'w{suffix}')
@@ -33,8 +33,8 @@ def swap_outputs(path: Path) -> None:
     onnx.save(model, path)
 
 
-def turn_channels(path: Path) -> None:
-    """Turn the channels of the first convolution of an ONNX file: it loads and runs, and is another network."""
+def reverse_channels(path: Path) -> None:
+    """Reverse the channels of the first convolution of an ONNX file: it loads and runs, but is another network."""
     model = onnx.load(path)
     first = next(node for node in model.graph.node if node.op_type == 'Conv')
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == first.input[1])
@@ -48,18 +48,18 @@ def blobs(cache: Path, start: str) -> list[Path]:
 
 
 def corrupt(path: Path) -> None:
-    """Write other bytes over a tenth of a file, in the weights; its length stays."""
+    """Overwrite a tenth of a file, in the section of the weights, without changing its length."""
     data = bytearray(path.read_bytes())
     first, count = int(len(data) * 0.3), len(data) // 10
     data[first:first + count] = np.random.default_rng(0).bytes(count)
     path.write_bytes(bytes(data))
 
 
-def untested(weights: Weights, folder: Path) -> Weights:
-    """The same weights by paths in `folder`, without a self-test, so that engines of broken files can be made."""
+def without_self_test(weights: Weights, folder: Path) -> Weights:
+    """The same weights copied to `folder` without the self-test, so that engines of faulty files can be created."""
     for suffix in SUFFIXES[:-1]:
-        shutil.copy(weights.path.with_suffix(suffix), folder / f'untested{suffix}')
-    return replace(weights, path=folder / 'untested.safetensors')
+        shutil.copy(weights.path.with_suffix(suffix), folder / f'no_self_test{suffix}')
+    return replace(weights, path=folder / 'no_self_test.safetensors')
 
 
 def segment(engine: object, image: 'np.ndarray', vocabulary: Vocabulary) -> Mask:

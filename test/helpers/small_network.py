@@ -1,4 +1,4 @@
-"""A network that trains in seconds, and weights that show what every part of it does."""
+"""A network that trains in seconds, and random weights with which every part of it has an effect."""
 
 import torch
 
@@ -10,7 +10,7 @@ SMALL_NETWORK = NetworkConfig('mobilenetv4_conv_small', TEXT_DIM, embed_dim=16, 
 
 
 def randomize_zero_init(model):
-    """Give gamma and the dynamic ReLUs random values: they start at (near) zero, and their effect would not show."""
+    """Give gamma and the dynamic ReLUs random values. They are initialized near zero, without a visible effect."""
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if name.endswith('gamma') or '.coefficients.2.' in name:

@@ -10,16 +10,14 @@ TEXT_DIM = 32
 CLASSES = {i: {'sign': 'sign=traffic sign|traffic light', 'bicyclist': 'bicyclist=cyclist'}.get(name, name)
            for i, name in enumerate(CLASS_NAMES)}
 PHRASES = (*CLASS_NAMES, 'traffic sign', 'traffic light', 'cyclist', 'rider', 'house', 'street', 'sidewalk',
-           'vegetation',
-         'suv',
-         'van', 'person', 'truck', 'bus', 'lorry', 'wall', 'hedge', 'banana', 'giraffe', 'piano', 'cake', 'kite',
-         'zebra')
-# Of PHRASES, those that no street class is related to. A banana is part of a tree.
+           'vegetation', 'suv', 'van', 'person', 'truck', 'bus', 'lorry', 'wall', 'hedge', 'banana', 'giraffe', 'piano',
+           'cake', 'kite', 'zebra')
+# Of PHRASES, those that are not related to a street class. A banana is part of a tree.
 NEGATIVES = {'giraffe', 'piano', 'cake', 'kite', 'zebra'}
 
 
 def write_text_embeddings(path, phrases=PHRASES):
-    """Random unit vectors in the layout of a real file of text embeddings."""
+    """Write random unit vectors as a file of text embeddings; returns its path."""
     vectors = np.random.default_rng(0).normal(size=(len(phrases), TEXT_DIM))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.savez(path, names=np.array(phrases), embeddings=vectors.astype(np.float16))
@@ -27,7 +25,7 @@ def write_text_embeddings(path, phrases=PHRASES):
 
 
 def write_dataset(folder, train=4, val=1, size=(128, 96), seed=1, classes=CLASSES, merge=None):
-    """A data set of street images; merge: label id -> new id, for other label sets."""
+    """Write a data set of street images; merge: {label id: new id}, for other label sets. Returns its folder."""
     camera = StreetCamera(*size, seed=seed)
     for split, count, first in (('train', train, 0), ('val', val, 500)):
         for kind in ('images', 'labels'):

@@ -21,7 +21,7 @@ CLASS_NAMES = ['road', 'car', 'truck', 'sky', 'tree', 'person', 'cyclist', 'fenc
 
 
 def make_clip(folder):
-    """Write tiny.json, right.safetensors and other.safetensors (other random numbers) into `folder`."""
+    """Write tiny.json, right.safetensors and other.safetensors (other random weights) to `folder`."""
     from lgseg_ros.model.torchvision_compat import ensure_torchvision
     ensure_torchvision()
     import open_clip
@@ -35,7 +35,7 @@ def make_clip(folder):
 
 
 def make_weights(folder):
-    """Write small.safetensors and its card: a real network, untrained, with CLASS_NAMES embedded by the tiny CLIP."""
+    """Write small.safetensors and its card: an untrained network with CLASS_NAMES embedded by the tiny CLIP."""
     import torch
 
     from lgseg_ros.cli.main import main
@@ -43,12 +43,17 @@ def make_weights(folder):
     from lgseg_ros.model.weights_file import save_weights
     from lgseg_ros.vocabulary.embedding_file import read_embeddings
     from lgseg_ros.vocabulary.text_embeddings import TextEmbeddings
-    assert main(['embed', *CLASS_NAMES, '--model', str(folder / 'tiny.json'), '--out', str(folder / 'bank.npz'),
+    assert main(['embed', *CLASS_NAMES, '--model', str(folder / 'tiny.json'), '--out', str(folder / 'embeddings.npz'),
                  '--pretrained', str(folder / 'right.safetensors')]) == 0
-    text_embeddings = read_embeddings(folder / 'bank.npz')
+    text_embeddings = read_embeddings(folder / 'embeddings.npz')
     torch.manual_seed(0)
     model = SegmentationNetwork(NetworkConfig(text_dim=16, embed_dim=8, pyramid_dim=8, pixel_dim=8, blocks=1))
-    save_weights(model, TextEmbeddings(text_embeddings.names, text_embeddings.vectors), folder / 'small', {'text_encoder': text_embeddings.space.as_dict()})
+    save_weights(
+        model,
+        TextEmbeddings(text_embeddings.names, text_embeddings.vectors),
+        folder / 'small',
+        {'text_encoder': text_embeddings.space.as_dict()},
+    )
 
 
 @pytest.fixture(scope='session')
@@ -64,17 +69,17 @@ def tiny_clip_folder(tmp_path_factory):
 
 @pytest.fixture
 def tiny_clip_weights(tiny_clip_folder, monkeypatch, tmp_path):
-    """The weights of `tiny_clip_folder`, with its encoder and an empty cache in force."""
+    """The weights of `tiny_clip_folder`; its text encoder and an empty cache are set in the environment."""
     monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', str(tiny_clip_folder / 'right.safetensors'))
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path / 'cache'))
     return load_weights(tiny_clip_folder / 'small.safetensors')
 
 
 def run_python(code, *arguments, **environment):
-    """Run `code` in a Python of its own; returns the CompletedProcess."""
+    """Run `code` in a new Python process; returns the CompletedProcess."""
     return subprocess.run([sys.executable, '-c', code, *map(str, arguments)], cwd=ROOT, text=True, capture_output=True,
                           timeout=100, env={**os.environ, 'PYTHONPATH': str(ROOT), **environment})
 
 
-# A machine that has neither open_clip nor torch, whatever this one has.
+# As on a machine without open_clip and torch.
 WITHOUT_CLIP = "import sys; sys.modules['open_clip'] = sys.modules['torch'] = None\n"

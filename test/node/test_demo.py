@@ -1,4 +1,4 @@
-"""The demo end to end: three processes, a change of vocabulary half-way, and what it writes."""
+"""The demo end to end: three processes, a change of the vocabulary half-way, and the output files."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def video(tmp_path_factory):
     return path
 
 
-def test_a_video_gives_masks_images_and_a_summary(video, tmp_path):
+def test_the_outputs_for_a_video(video, tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
-    (out / 'notes.txt').write_text('mine')
+    (out / 'notes.txt').write_text('notes')
     done = run_demo('--source', str(video), '--vocabulary', 'road,sky,building',
                     '--second-vocabulary', 'road,car,tree', '--out', str(out))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (out / 'notes.txt').exists(), 'what is not of a demo stays'
+    assert (out / 'notes.txt').exists(), 'other files are kept'
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['frames_sent'] == 48 and summary['size'] == [320, 240]
     assert 4 <= summary['masks'] <= 48
@@ -55,8 +55,8 @@ def test_a_video_gives_masks_images_and_a_summary(video, tmp_path):
     assert 'vocabulary changed in' in done.stdout
 
 
-def test_an_odd_frame_rate_in_a_folder_with_odd_files(tmp_path):
-    """Rates of phones have digits that MPEG-4 has no room for, and files there may have any name."""
+def test_an_unusual_frame_rate_in_a_folder_with_module_names(tmp_path):
+    """MPEG-4 cannot represent some frame rates; files in the current folder may be named like Python modules."""
     (tmp_path / 'queue.py').write_text('raise SystemExit("taken")')
     done = subprocess.run(['lgseg', 'demo', '--source', 'street', '--size', '64x48', '--fps', '100.1234',
                            '--duration', '4', '--out', 'out'],
@@ -65,7 +65,7 @@ def test_an_odd_frame_rate_in_a_folder_with_odd_files(tmp_path):
     assert cv2.VideoCapture(str(tmp_path / 'out/overlay.mp4')).read()[0]
 
 
-def test_a_camera_without_an_end_is_recorded_for_the_time_given(tmp_path):
+def test_an_endless_source_is_recorded_for_the_duration(tmp_path):
     out = tmp_path / 'out'
     done = run_demo('--source', 'street', '--size', '320x240', '--duration', '3', '--out', str(out), '--json')
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,7 +74,7 @@ def test_a_camera_without_an_end_is_recorded_for_the_time_given(tmp_path):
     assert {path.name for path in out.iterdir()} == {'overlay.mp4', 'before.png', 'after.png', 'summary.json'}
 
 
-def test_the_demo_does_not_play_what_it_is_about_to_write(video, tmp_path):
+def test_a_source_that_would_be_overwritten_is_refused(video, tmp_path):
     path = tmp_path / 'overlay.mp4'
     path.write_bytes(video.read_bytes())
     done = run_demo('--source', str(path), '--out', str(tmp_path))
@@ -82,7 +82,7 @@ def test_the_demo_does_not_play_what_it_is_about_to_write(video, tmp_path):
 
 
 @pytest.mark.parametrize('size', ['1280', 'big', '8x8', '640x'])
-def test_a_size_that_is_none_is_refused_at_once(size, tmp_path):
+def test_an_invalid_size_is_refused_at_once(size, tmp_path):
     done = run_demo('--size', size, '--out', str(tmp_path / 'out'))
     assert done.returncode == 2 and 'as in 640x480' in done.stderr and not (tmp_path / 'out').exists()
 
@@ -92,19 +92,19 @@ def test_a_size_that_is_none_is_refused_at_once(size, tmp_path):
     (['--source', 'nowhere.mp4'], 'nowhere.mp4'), (['--source', 'street', '--frames', '-3'], '--frames is -3'),
     (['--source', 'street', '--preset', 'camvit'], 'the node ended'),
 ])
-def test_errors_give_the_reason(arguments, reason, tmp_path):
+def test_demo_errors_give_the_reason(arguments, reason, tmp_path):
     done = run_demo(*arguments, '--out', str(tmp_path / 'out'))
     assert done.returncode == 1
     assert reason in done.stderr and 'Traceback' not in done.stderr
 
 
-def test_a_topic_that_is_silent_is_reported(tmp_path):
-    done = run_demo('--source', '/nobody/image', '--duration', '2', '--out', str(tmp_path / 'out'))
-    assert done.returncode == 1 and '/nobody/image' in done.stderr
+def test_a_silent_topic_is_reported(tmp_path):
+    done = run_demo('--source', '/silent/image', '--duration', '2', '--out', str(tmp_path / 'out'))
+    assert done.returncode == 1 and '/silent/image' in done.stderr
 
 
-def test_a_node_that_runs_already_is_left_alone(tmp_path):
-    """The domain is the robot's wherever ROS_DOMAIN_ID is set."""
+def test_a_running_node_is_not_affected(tmp_path):
+    """If ROS_DOMAIN_ID is set, the demo runs in the domain of the robot."""
     topic = '/camera/image_raw'
     with NodeProcess('preset:=nav2', 'num_threads:=1', remap=(f'image:={topic}',)) as node, Peer(topic=topic) as peer:
         peer.connect(node)
@@ -118,8 +118,8 @@ def test_a_node_that_runs_already_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize('source, discovery', [('/camera/elsewhere/image', None), ('street', 'LOCALHOST')])
-def test_only_a_camera_of_its_own_keeps_the_demo_to_this_host(source, discovery, tmp_path):
-    """A topic that is there already may come from another machine."""
+def test_the_demo_is_limited_to_localhost_unless_the_source_is_a_topic(source, discovery, tmp_path):
+    """An existing topic may come from another machine."""
     variable = 'ROS_LOCALHOST_ONLY' if os.environ.get('ROS_DISTRO') == 'humble' else 'ROS_AUTOMATIC_DISCOVERY_RANGE'
     discovery = discovery and {'ROS_LOCALHOST_ONLY': '1'}.get(variable, discovery)
     env = {name: value for name, value in os.environ.items() if name != variable}
@@ -134,23 +134,23 @@ def test_only_a_camera_of_its_own_keeps_the_demo_to_this_host(source, discovery,
         demo.wait(timeout=40)
 
 
-@pytest.mark.parametrize('given, kept', [
+@pytest.mark.parametrize('environment, expected', [
     ({'ROS_DISTRO': 'humble'}, {'ROS_LOCALHOST_ONLY': '1'}),
     ({'ROS_DISTRO': 'jazzy'}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
     ({'ROS_DISTRO': 'jazzy', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'})])
-def test_each_distribution_keeps_to_this_host_by_its_own_variable(given, kept):
-    environment = dict(given)
-    limit_discovery_to_localhost(environment)
-    assert environment == {'ROS_DISTRO': given['ROS_DISTRO'], **kept}
+def test_the_variable_that_limits_discovery_on_each_distribution(environment, expected):
+    limited = dict(environment)
+    limit_discovery_to_localhost(limited)
+    assert limited == {'ROS_DISTRO': environment['ROS_DISTRO'], **expected}
 
 
-def test_an_interrupted_camera_says_how_many_frames_it_sent():
-    with Peer(listen=()) as peer:
-        got = []
-        peer.node.create_subscription(Image, '/cam/image', got.append, qos_profile_sensor_data)
+def test_an_interrupted_camera_reports_the_number_of_frames():
+    with Peer(subscribe=()) as peer:
+        images = []
+        peer.node.create_subscription(Image, '/cam/image', images.append, qos_profile_sensor_data)
         camera = subprocess.Popen([sys.executable, '-m', 'lgseg_ros.demo.camera', '--source', 'street',
                                    '--size', '64x48', '--topic', '/cam/image'], stdout=subprocess.PIPE, text=True)
-        wait_until(lambda: len(got) >= 3, 'three frames')
+        wait_until(lambda: len(images) >= 3, 'three frames')
         camera.send_signal(signal.SIGINT)
         out, _ = camera.communicate(timeout=20)
-    assert camera.returncode == 0 and json.loads(out.splitlines()[-1])['frames_sent'] >= len(got) >= 3
+    assert camera.returncode == 0 and json.loads(out.splitlines()[-1])['frames_sent'] >= len(images) >= 3

@@ -27,7 +27,7 @@ def process():
 
 @pytest.fixture
 def manager(process):
-    """A manager of the node, which is unconfigured before and after."""
+    """A lifecycle manager; the node is unconfigured before and after the test."""
     with Peer('/cycled') as peer:
         manager = Manager(peer, 'cycled')
         assert manager.state() == UNCONFIGURED
@@ -39,12 +39,12 @@ def manager(process):
 
 
 @pytest.fixture(scope='module')
-def small(street):
+def image(street):
     return cv2.resize(street[0], (160, 120))
 
 
 def services(peer):
-    """The node's own services that somebody serves."""
+    """Which of the node's two services are available."""
     return {client.srv_name for client in (peer.set_client, peer.get_client) if client.service_is_ready()}
 
 
@@ -52,41 +52,43 @@ def set_parameter(peer, name, value):
     return peer.set_parameters('/cycled', **{name: value})[0]
 
 
-def test_it_waits_for_its_manager(process, manager):
+def test_the_node_waits_for_its_lifecycle_manager(process, manager):
     assert not services(manager.peer) and manager.peer.publisher.get_subscription_count() == 0
     assert manager.available() == {'configure', 'shutdown'}
     assert 'onnxruntime' not in process.log   # nothing is loaded before configure
 
 
-def test_a_preset_sets_the_vocabulary_also_before_it_is_configured(manager):
+def test_a_preset_replaces_the_vocabulary_before_configure(manager):
     peer = manager.peer
     assert set_parameter(peer, 'vocabulary', ['road', 'car']).successful
     assert set_parameter(peer, 'preset', 'nav2').successful
-    assert list(peer.get_parameter('/cycled', 'vocabulary')) == [''], 'what configure will use'
+    assert list(peer.get_parameter('/cycled', 'vocabulary')) == [''], 'the vocabulary that configure will use'
     assert set_parameter(peer, 'preset', 'camvid').successful
 
 
-def test_the_whole_cycle_twice(process, manager, small):
-    """Nav2's manager: configure, activate; later deactivate, clean up, and the same again."""
+def test_the_lifecycle_can_be_repeated(process, manager, image):
+    """As Nav2's lifecycle manager does: configure, activate, deactivate, cleanup; twice."""
     peer = manager.peer
     for _ in range(2):
         assert manager.change(CONFIGURE) and manager.state() == INACTIVE
         wait_until(lambda: len(services(peer)) == 2, 'the services')
-        assert peer.publisher.get_subscription_count() == 0   # inactive: the camera is left alone
+        assert peer.publisher.get_subscription_count() == 0   # inactive: no subscription to the camera
         assert manager.change(ACTIVATE) and manager.state() == ACTIVE
         peer.connect(process)
-        assert peer.mask_of(small)
+        assert peer.mask_of(image)
         assert manager.change(DEACTIVATE) and manager.state() == INACTIVE
-        wait_until(lambda: peer.publisher.get_subscription_count() == 0, 'the node to leave the camera')
-        assert peer.set_vocabulary(['road', 'sky']).success   # it may be set while inactive
+        wait_until(lambda: peer.publisher.get_subscription_count() == 0, 'the node to unsubscribe from the camera')
+        assert peer.set_vocabulary(['road', 'sky']).success   # allowed while inactive
         assert manager.change(CLEANUP) and manager.state() == UNCONFIGURED
-        wait_until(lambda: not services(peer) and not peer.node.count_publishers('/cycled/mask'), 'the topics to go')
-    goals = [event.goal_state.id for event in manager.events]   # published for tools that watch
+        wait_until(
+            lambda: not services(peer) and not peer.node.count_publishers('/cycled/mask'), 'the topics to be removed'
+        )
+    goals = [event.goal_state.id for event in manager.events]   # published for monitoring tools
     assert {UNCONFIGURED, INACTIVE, ACTIVE} <= set(goals)
 
 
-def test_pausing_and_resuming(process, manager, small):
-    """What Nav2's manager does on pause and resume; the vocabulary stays."""
+def test_deactivation_keeps_the_vocabulary(process, manager, image):
+    """As Nav2's lifecycle manager does on pause and resume."""
     peer = manager.peer
     assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
     peer.connect(process)
@@ -96,12 +98,12 @@ def test_pausing_and_resuming(process, manager, small):
         assert manager.change(DEACTIVATE)
         assert manager.change(ACTIVATE)
     assert peer.get_vocabulary() == before
-    assert peer.mask_of(small)
+    assert peer.mask_of(image)
 
 
-def test_ids_survive_a_clean_up(manager):
-    """Consumers remember ids for seconds; a name keeps its id as long as the process lives."""
-    peer, given, versions = manager.peer, {}, []
+def test_ids_are_kept_after_cleanup(manager):
+    """Subscribers cache ids for seconds; a name keeps its id while the process runs."""
+    peer, ids, versions = manager.peer, {}, []
     for classes in (['fence', 'pole'], ['tree', 'fence'], ['pole', 'grass', 'tree']):
         assert manager.change(CONFIGURE)
         wait_until(peer.set_client.service_is_ready, 'the service')
@@ -109,11 +111,11 @@ def test_ids_survive_a_clean_up(manager):
         assert answer.success
         versions.append(answer.version)
         for name, i in zip(answer.names, answer.ids, strict=True):
-            assert given.setdefault(name, i) == i
+            assert ids.setdefault(name, i) == i
         assert manager.change(CLEANUP)
-        wait_until(lambda: not services(peer), 'the services to go')
-    assert len(set(given.values())) == len(given)
-    assert versions == sorted(set(versions)), 'nor does a version come again'
+        wait_until(lambda: not services(peer), 'the services to be removed')
+    assert len(set(ids.values())) == len(ids)
+    assert versions == sorted(set(versions)), 'a version is not reused either'
 
 
 def test_transitions_that_are_not_allowed_change_nothing(process, manager):
@@ -126,19 +128,21 @@ def test_transitions_that_are_not_allowed_change_nothing(process, manager):
 
 
 def last_error(peer):
-    """What the newest diagnostics give as the reason of a failure."""
+    """The key last_error of the latest diagnostics."""
     errors = [value.value for array in peer.diagnostics for status in array.status for value in status.values
             if value.key == 'last_error']
     return errors[-1] if errors else ''
 
 
-def test_failure_is_reported_and_can_be_fixed(process, manager, small):
-    """Unknown classes: FAILURE, a reason in log and diagnostics, and success once the parameter is right."""
+def test_a_failed_configure_is_reported_and_can_be_fixed(process, manager, image):
+    """Unknown classes: FAILURE, the reason in log and diagnostics, and success once the parameter is corrected."""
     for name, value, reason in (('preset', 'nonsense', "preset 'nonsense'"),
                                 ('vocabulary', ['road', 'road'], 'named twice')):
         answer = set_parameter(manager.peer, name, value)
         assert not answer.successful and reason in answer.reason
-    assert set_parameter(manager.peer, 'vocabulary', ['flumph']).successful   # no text embeddings to look it up in yet
+    assert set_parameter(
+        manager.peer, 'vocabulary', ['flumph']
+    ).successful  # unconfigured: there are no text embeddings to check it against
     assert not manager.change(CONFIGURE) and manager.state() == UNCONFIGURED
     wait_until(lambda: "'flumph' is not known" in process.log, 'the reason in the log')
     wait_until(lambda: "'flumph' is not known" in last_error(manager.peer), 'the reason in the diagnostics')
@@ -146,38 +150,38 @@ def test_failure_is_reported_and_can_be_fixed(process, manager, small):
     assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
     manager.peer.connect(process)
     assert list(manager.peer.get_vocabulary().names) == ['road', 'sky']
-    assert manager.peer.mask_of(small)
-    wait_until(lambda: last_error(manager.peer) == 'none', 'the reason to go')
+    assert manager.peer.mask_of(image)
+    wait_until(lambda: last_error(manager.peer) == 'none', 'the reason to be cleared')
 
 
-def test_frames_while_the_state_changes(process, manager, small):
-    """A camera that never stops does not disturb the transitions; nothing is segmented while inactive."""
+def test_transitions_while_a_camera_publishes(process, manager, image):
+    """A camera that publishes all the time does not disturb transitions; nothing is segmented while inactive."""
     peer = manager.peer
     assert manager.change(CONFIGURE)
     for _ in range(4):
         assert manager.change(ACTIVATE)
         wait_until(peer.publisher.get_subscription_count, 'the camera subscription')
         for _ in range(10):
-            peer.send(small)
+            peer.send(image)
         assert manager.change(DEACTIVATE)
     wait_until(lambda: counters(peer, 'segmented', 'cycled: camera'), 'counters')
     ticks = len(peer.diagnostics)
     wait_until(lambda: len(peer.diagnostics) > ticks + 1, 'the counters to settle')
-    still = counters(peer, 'segmented', 'cycled: camera')[-1]
+    segmented = counters(peer, 'segmented', 'cycled: camera')[-1]
     for _ in range(5):
-        peer.send(np.ascontiguousarray(small[::-1]))
+        peer.send(np.ascontiguousarray(image[::-1]))
     ticks = len(peer.diagnostics)
     wait_until(lambda: len(peer.diagnostics) > ticks + 1, 'the counters again')
-    assert counters(peer, 'segmented', 'cycled: camera')[-1] == still
+    assert counters(peer, 'segmented', 'cycled: camera')[-1] == segmented
     assert 'Traceback' not in process.log
 
 
 @pytest.mark.parametrize('state', [UNCONFIGURED, INACTIVE, ACTIVE], ids=['unconfigured', 'inactive', 'active'])
 def test_shutdown_by_the_manager(state):
-    """The shutdown transition ends in finalized from every state; the process then ends on a signal."""
-    name = f'finished{state}'   # of its own: a node that was killed stays on the graph for a while
+    """The shutdown transition leads to finalized from every state; the process then exits on a signal."""
+    name = f'finished{state}'   # unique: a node that was killed stays on the graph for a while
     with NodeProcess('num_threads:=1', 'autostart:=false', name=name) as process, \
-            Peer(f'/{name}', listen=()) as peer:
+            Peer(f'/{name}', subscribe=()) as peer:
         manager = Manager(peer, name)
         steps = {UNCONFIGURED: [], INACTIVE: [CONFIGURE], ACTIVE: [CONFIGURE, ACTIVATE]}[state]
         assert all(manager.change(step) for step in steps) and manager.state() == state

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system."""
+"""Freed memory is returned to the operating system."""
 
 import ctypes
 import subprocess
@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-# Blocks of 60 kB come from glibc's heap; the last one keeps the heap's end in use, so free alone gives nothing back.
+# Blocks of 60 kB are allocated on glibc's heap. The last one keeps the end of the heap in use, so that `free` alone
+# returns nothing to the operating system.
 SCRIPT = """
 import ctypes, os, time
 import rclpy
@@ -18,7 +19,7 @@ def resident():
 
 memory.TRIM_PERIOD_S = 0.5
 rclpy.init()
-node = rclpy.create_node('keeper')
+node = rclpy.create_node('trimming')
 memory.start_malloc_trim(node)
 blocks = [bytearray(60_000) for _ in range(1000)]
 last = bytearray(60_000)
@@ -35,6 +36,6 @@ rclpy.shutdown()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), 'malloc_trim'), reason='not glibc')
-def test_holes_are_given_back_while_the_node_runs():
+def test_freed_memory_is_returned_while_the_node_runs():
     ran = subprocess.run([sys.executable, '-c', SCRIPT], capture_output=True, text=True, timeout=60)
     assert float(ran.stdout.splitlines()[-1]) > 30, ran.stderr

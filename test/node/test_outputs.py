@@ -1,4 +1,4 @@
-"""Every form a mask is published in, decoded by its consumer's own rules, and the compressed way in."""
+"""Every output format of a mask, decoded as its consumers do, and compressed input images."""
 
 import struct
 
@@ -17,7 +17,7 @@ from ros_graph import RELIABLE, NodeProcess, Peer, counters, pixels_of, wait_unt
 
 
 def autoware_decode(message):
-    """As Autoware's segmentation_pointcloud_fusion reads it: 5-byte records of uint8 id and native int32 length."""
+    """Decode RLE as Autoware's segmentation_pointcloud_fusion: 5-byte records of uint8 id and native int32 length."""
     assert message.encoding == 'mono8'
     data, pixels = bytes(message.data), []
     for at in range(0, len(data), 5):
@@ -37,7 +37,7 @@ def test_rle_decodes_to_the_mask(ids):
     assert np.array_equal(autoware_decode(message), ids)
 
 
-def test_unlabelled_is_autowares_unknown():
+def test_unlabelled_pixels_are_unknown_for_autoware():
     decoded = autoware_decode(rle_message(np.array([[255, 7, 7]], np.uint8), Header()))
     assert decoded.tolist() == [[0, 7, 7]]
 
@@ -53,7 +53,7 @@ def compressed(pixels, kind='.jpg'):
 
 
 @pytest.mark.parametrize('kind', ['.jpg', '.png'])
-def test_jpeg_and_png_are_read(street, kind):
+def test_jpeg_and_png_are_decoded(street, kind):
     frame = frame_from_compressed(compressed(street[0], kind))
     assert frame.order == 'bgr' and np.abs(frame.pixels.astype(int) - street[0]).mean() < 4
 
@@ -62,7 +62,7 @@ def test_jpeg_and_png_are_read(street, kind):
     (b'', 'neither JPEG nor PNG'), (b'\xff\xd8' + b'\xff' * 50, 'neither JPEG nor PNG'), (b'BM' * 100, 'neither JPEG'),
     (huge_png(), '40000x40000'), (bytes(compressed(np.zeros((64, 64, 3), np.uint8), '.png').data)[:45], 'damaged'),
 ])
-def test_bad_compressed_images_are_refused(data, reason):
+def test_invalid_compressed_images_are_refused(data, reason):
     with pytest.raises(ImageError, match=reason):
         frame_from_compressed(CompressedImage(format='x' * 1000, data=data))
 
@@ -79,7 +79,7 @@ def test_camera_info_scales_with_the_mask():
     assert (scaled.width, scaled.height, scaled.header.frame_id) == (240, 180, 'a')
     assert scaled.k.tolist() == [200, 0, 120, 0, 205, 90, 0, 0, 1]
     assert scaled.p.tolist() == [200, 0, 120, -10, 0, 205, 90, 0, 0, 0, 1, 0]
-    # The sensor's size stays the sensor's: here it is read binned, and only in part.
+    # A binned region of interest: width and height stay those of the full sensor.
     sensor = camera_info(1920, 1440)
     sensor.binning_x = sensor.binning_y = 2
     sensor.roi.x_offset, sensor.roi.y_offset, sensor.roi.width, sensor.roi.height = 480, 360, 960, 720
@@ -90,11 +90,11 @@ def test_camera_info_scales_with_the_mask():
     assert same.k.tolist() == camera_info().k.tolist()
 
 
-def test_camera_info_of_other_images_is_known():
-    """A camera that came back with another resolution, or without its calibration file, say."""
+def test_camera_info_of_another_size_is_detected():
+    """As after a restart of the camera with another resolution or without its calibration."""
     assert not camera_info_mismatch(camera_info(), (360, 480))
     assert 'for images of 480x360, but these are 640x480' in camera_info_mismatch(camera_info(), (480, 640))
-    assert not camera_info_mismatch(CameraInfo(), (360, 480)), 'an uncalibrated driver tells no size'
+    assert not camera_info_mismatch(CameraInfo(), (360, 480)), 'an uncalibrated driver gives no size'
     sensor = camera_info(1921, 1441)
     sensor.binning_x = sensor.binning_y = 2
     assert not any(camera_info_mismatch(sensor, size) for size in ((720, 960), (721, 961), (1441, 1921)))
@@ -103,34 +103,37 @@ def test_camera_info_of_other_images_is_known():
     assert not camera_info_mismatch(sensor, (360, 480)) and 'of 480x360' in camera_info_mismatch(sensor, (720, 960))
 
 
-def test_all_outputs_of_one_frame_agree(street):
-    with NodeProcess('num_threads:=1', 'preset:=autoware', name='full') as process, \
-            Peer('/full', listen=('mask', 'label_info')) as peer:
-        runs, pngs, infos, latencies = [], [], [], []
-        for topic, kind, store in (('mask/rle', Image, runs), ('mask/compressed', CompressedImage, pngs),
+def test_all_outputs_of_a_frame_agree(street):
+    with NodeProcess('num_threads:=1', 'preset:=autoware', name='outputs') as process, \
+            Peer('/outputs', subscribe=('mask', 'label_info')) as peer:
+        rle_masks, png_masks, infos, latencies = [], [], [], []
+        for topic, kind, store in (('mask/rle', Image, rle_masks), ('mask/compressed', CompressedImage, png_masks),
                                    ('camera_info', CameraInfo, infos), ('latency', Float32, latencies)):
-            peer.node.create_subscription(kind, f'/full/{topic}', store.append, RELIABLE)
-        infos_out = peer.node.create_publisher(CameraInfo, 'camera_info', 1)
+            peer.node.create_subscription(kind, f'/outputs/{topic}', store.append, RELIABLE)
+        info_publisher = peer.node.create_publisher(CameraInfo, 'camera_info', 1)
         peer.connect(process)
-        wait_until(infos_out.get_subscription_count, 'the camera info subscription')
-        infos_out.publish(camera_info())
+        wait_until(info_publisher.get_subscription_count, 'the camera info subscription')
+        info_publisher.publish(camera_info())
         mask = peer.mask_of(street[0])
-        found = {}
-        for name, store in (('runs', runs), ('png', pngs), ('info', infos)):
-            found[name] = wait_until(lambda: next((m for m in store if m.header == mask.header), None)
+        outputs = {}
+        for name, store in (('rle', rle_masks), ('png', png_masks), ('info', infos)):
+            outputs[name] = wait_until(lambda: next((m for m in store if m.header == mask.header), None)
                                      or (peer.send(street[0], header=mask.header) and None), name)
         ids = pixels_of(mask)
-        assert np.array_equal(autoware_decode(found['runs']), np.where(ids == 255, 0, ids))
-        assert np.array_equal(cv2.imdecode(np.frombuffer(found['png'].data, np.uint8), cv2.IMREAD_UNCHANGED), ids)
-        assert found['info'].k.tolist() == camera_info().k.tolist()
+        assert np.array_equal(autoware_decode(outputs['rle']), np.where(ids == 255, 0, ids))
+        assert np.array_equal(cv2.imdecode(np.frombuffer(outputs['png'].data, np.uint8), cv2.IMREAD_UNCHANGED), ids)
+        assert outputs['info'].k.tolist() == camera_info().k.tolist()
         assert latencies
-        # Autoware deletes the points of enabled ids, so the numbers are the interface.
+        # Autoware deletes the points of given ids: the ids themselves are the interface.
         names = {entry.class_id: entry.class_name for entry in peer.labels[-1].class_map}
         assert names[7] == 'VEHICLE' and names[9] == 'ROAD' and names[15] == 'SKY' and 0 not in names
 
 
-def test_masks_of_the_networks_size(street):
-    with NodeProcess('num_threads:=1', 'output_size:=network', name='small') as process, Peer('/small') as peer:
+def test_masks_of_the_size_of_the_network(street):
+    with (
+        NodeProcess('num_threads:=1', 'output_size:=network', name='network_size') as process,
+        Peer('/network_size') as peer,
+    ):
         peer.connect(process)
         mask = peer.mask_of(cv2.resize(street[0], (1280, 720)))
         assert (mask.height, mask.width) == (312, 552)
@@ -144,21 +147,21 @@ def test_compressed_images_are_segmented(street):
         wait_until(publisher.get_subscription_count, 'the compressed subscription')
         message = compressed(street[0])
 
-        def mask():
+        def publish():
             message.header = peer.header()
             publisher.publish(message)
             return peer.masks
-        wait_until(mask, 'a mask of a JPEG')
-        agree = (pixels_of(peer.masks[0]) == street[1])[street[1] != 255]
-        assert agree.mean() > 0.7
+        wait_until(publish, 'a mask of a JPEG')
+        correct = (pixels_of(peer.masks[0]) == street[1])[street[1] != 255]
+        assert correct.mean() > 0.7
         message.data = b'not an image'
-        mask()
+        publish()
         wait_until(lambda: counters(peer, 'failed') and counters(peer, 'failed')[-1], 'the failure to be counted')
 
 
-def test_a_lazy_node_leaves_the_camera_alone(street):
+def test_a_lazy_node_subscribes_on_demand(street):
     with NodeProcess('num_threads:=1', 'lazy_subscription:=true', name='lazy') as process, \
-            Peer('/lazy', listen=('label_info',)) as peer:
+            Peer('/lazy', subscribe=('label_info',)) as peer:
         peer.connect(process, camera=False)
         assert peer.publisher.get_subscription_count() == 0
         masks = []

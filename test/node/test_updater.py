@@ -1,4 +1,4 @@
-"""Diagnostics come out the same through the distribution's diagnostic_updater and where there is none."""
+"""Diagnostics are the same with the diagnostic_updater of the distribution and with the fallback."""
 
 import importlib.util
 import subprocess
@@ -21,10 +21,10 @@ def kind(request, monkeypatch):
     if request.param == 'plain':
         monkeypatch.setattr(module, '_find_updater', lambda: PlainUpdater)
         return PlainUpdater
-    return pytest.importorskip('diagnostic_updater', reason='the wheels have no diagnostic_updater').Updater
+    return pytest.importorskip('diagnostic_updater', reason='diagnostic_updater is not in the wheels').Updater
 
 
-def run(count, *arguments, name='eyes', tasks=('segmentation', 'camera front'), patience=30):
+def run(count, *arguments, name='camera_node', tasks=('segmentation', 'camera front'), timeout=30):
     """The first `count` messages of a node with an updater, and the seconds they took."""
     context = rclpy.Context()
     rclpy.init(context=context, args=['--ros-args', *arguments])
@@ -34,25 +34,28 @@ def run(count, *arguments, name='eyes', tasks=('segmentation', 'camera front'), 
     for number, task in enumerate(tasks):
         updater.add(task, lambda status, n=number: fill_status(status, DiagnosticStatus.WARN, f'task {n}',
                                                                {'n': n, 'x': 0.5}))
-    updater.add('gone', lambda status: status)
-    updater.removeByName('gone')
+    updater.add('removed', lambda status: status)
+    updater.removeByName('removed')
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    began = time.monotonic()
-    while len(messages) < count and time.monotonic() - began < patience:
+    start = time.monotonic()
+    while len(messages) < count and time.monotonic() - start < timeout:
         executor.spin_once(timeout_sec=0.05)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     node.destroy_node()
     rclpy.try_shutdown(context=context)
     assert len(messages) >= count
     return type(updater), messages, seconds
 
 
-def test_the_message(kind):
-    used, messages, seconds = run(4, '-p', 'diagnostic_updater.period:=0.3')
-    assert used is kind and seconds > 0.8, 'a message every 0.3 s'
-    for message in messages:   # every one: none without its values
-        assert [status.name for status in message.status] == ['/eyes: segmentation', '/eyes: camera front']
+def test_the_diagnostics_message(kind):
+    updater_class, messages, seconds = run(4, '-p', 'diagnostic_updater.period:=0.3')
+    assert updater_class is kind and seconds > 0.8, 'a message every 0.3 s'
+    for message in messages:  # complete from the first message on
+        assert [status.name for status in message.status] == [
+            '/camera_node: segmentation',
+            '/camera_node: camera front',
+        ]
         assert [status.message for status in message.status] == ['task 0', 'task 1']
         assert message.header.stamp.sec > 0
     status = messages[0].status[1]
@@ -61,41 +64,46 @@ def test_the_message(kind):
 
 
 @pytest.mark.parametrize('arguments, name', [
-    (('-r', '__ns:=/robot'), '/robot/eyes'),
-    (('-r', '__ns:=/robot', '-p', 'diagnostic_updater.use_fqn:=false'), 'eyes')])
+    (('-r', '__ns:=/robot'), '/robot/camera_node'),
+    (('-r', '__ns:=/robot', '-p', 'diagnostic_updater.use_fqn:=false'), 'camera_node')])
 def test_names_distinguish_robots(kind, arguments, name):
     _, messages, _ = run(1, '-p', 'diagnostic_updater.period:=0.2', *arguments)
     assert messages[0].status[0].name == f'{name}: segmentation'
 
 
-def test_a_clock_that_stands_still_does_not_silence_it(kind):
+def test_diagnostics_are_published_while_the_clock_stands_still(kind):
     run(3, '-p', 'diagnostic_updater.period:=0.2', '-p', 'use_sim_time:=true')
 
 
-def test_rates_of_slow_cameras_and_silence():
-    """Ticks are a second apart; each camera is a list of its images so far, and of its masks, at every tick."""
+def test_rates_of_slow_and_silent_cameras():
+    """Updates are 1 s apart; `images` and `masks` are the counters of a camera at each update."""
     def rates_of(images, masks=None, failed=None):
         stats, rates = CameraStats(0.0), []
         for now, counts in enumerate(zip(images, masks or images, failed or [0] * len(images), strict=True), 1):
-            stats, found = update_rates(stats, Counts(*counts), float(now))
-            rates.append(tuple(round(rate, 2) for rate in found))
+            stats, current = update_rates(stats, Counts(*counts), float(now))
+            rates.append(tuple(round(rate, 2) for rate in current))
         return rates
-    assert rates_of([30, 60, 60, 60]) == [(30, 30, 0), (30, 30, 0), (0, 0, 0), (0, 0, 0)], 'at 30 Hz a second is long'
-    half = rates_of([1, 1, 2, 2, 3, 3], masks=[0, 1, 1, 2, 2, 3])   # each mask comes a tick after its image
+
+    assert rates_of([30, 60, 60, 60]) == [(30, 30, 0), (30, 30, 0), (0, 0, 0), (0, 0, 0)], (
+        '30 Hz: silent after a second'
+    )
+    half = rates_of([1, 1, 2, 2, 3, 3], masks=[0, 1, 1, 2, 2, 3])   # each mask is published one update after its image
     assert [rate[0] for rate in half] == [1, 1, 0.5, 0.5, 0.5, 0.5]
     assert half[3][1] == half[5][1] == 0.5
-    assert rates_of([0, 1] + [1] * 7)[1:] == [(0.5, 0.5, 0)] * 7 + [(0, 0, 0)], 'three of its gaps, here of 2 s'
-    assert rates_of([1, 1], masks=[0, 0], failed=[0, 1])[1][2] > 0, 'an image that failed after the tick'
-    assert rates_of([0] * 3600 + [1] * 70)[-1] == (0, 0, 0), 'a camera that was away for an hour'
+    assert rates_of([0, 1] + [1] * 7)[1:] == [(0.5, 0.5, 0)] * 7 + [(0, 0, 0)], (
+        'silent after three periods, here of 2 s'
+    )
+    assert rates_of([1, 1], masks=[0, 0], failed=[0, 1])[1][2] > 0, 'an image that failed after the update'
+    assert rates_of([0] * 3600 + [1] * 70)[-1] == (0, 0, 0), 'a camera that was silent for an hour'
 
 
-def test_the_package_is_used_where_it_is_installed():
+def test_diagnostic_updater_is_used_if_it_is_installed():
     installed = importlib.util.find_spec('diagnostic_updater') is not None
     assert (module._find_updater() is not PlainUpdater) == installed
 
 
-def test_memory_is_the_nodes_own_and_not_that_of_who_started_it():
-    """A large parent, such as these tests, must not look like a node that has grown."""
+def test_peak_memory_excludes_the_parent_process():
+    """A large parent process, such as pytest, must not count as memory of the node."""
     code = '''
 import subprocess, sys
 ballast = b"x" * (600 << 20)

@@ -16,7 +16,7 @@ def on_one_thread(one_torch_thread: None) -> None:
 @pytest.fixture(scope='module')
 def text_embeddings(tmp_path_factory: pytest.TempPathFactory) -> TextEmbeddings:
     """Random text embeddings of the street classes, their synonyms and some negatives."""
-    return load_text_embeddings(write_text_embeddings(tmp_path_factory.mktemp('text') / 'bank.npz'))
+    return load_text_embeddings(write_text_embeddings(tmp_path_factory.mktemp('text') / 'embeddings.npz'))
 
 
 @pytest.fixture(scope='module')

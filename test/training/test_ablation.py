@@ -1,4 +1,4 @@
-"""The comparison of heads: its arithmetic by hand, and the whole command on small images."""
+"""The comparison of heads: calculations by hand, and the whole command on small images."""
 
 import json
 import shutil
@@ -29,8 +29,8 @@ def test_harmonic_mean_and_spread_by_hand():
     assert ablation.spread([70.0])['std'] is None
 
 
-def test_seen_and_unseen_classes_are_told_apart(tmp_path):
-    """A class that no image predicts has no IoU in the log; in a mean it counts as none."""
+def test_metrics_of_seen_and_unseen_classes(tmp_path):
+    """A class without IoU in the log counts as 0 in the mean."""
     iou = {'sky': 90.0, 'road': 70.0, 'car': 20.0, 'tree': None}
     (tmp_path / 'log.jsonl').write_text(json.dumps({'epoch': 1, 'validation': {'miou': 45.0, 'iou': iou}}))
     metrics = ablation.metrics_of(tmp_path, ['car', 'tree'])
@@ -46,38 +46,67 @@ def test_multiply_accumulates_by_hand():
             super().__init__()
             self.conv = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
 
-        def forward(self, images, rows):
-            return rows @ self.conv(images).flatten(2)
+        def forward(self, images, text_embeddings):
+            return text_embeddings @ self.conv(images).flatten(2)
 
-    wanted = 32 * 48 * 8 * 27 + 5 * 8 * 32 * 48
-    assert head_cost.count_gmacs(Net(), torch.zeros(1, 5, 8), (64, 96)) == pytest.approx(wanted / 1e9)
+    expected = 32 * 48 * 8 * 27 + 5 * 8 * 32 * 48
+    assert head_cost.count_gmacs(Net(), torch.zeros(1, 5, 8), (64, 96)) == pytest.approx(expected / 1e9)
 
 
-def test_parameters_of_training_alone_do_not_count():
+def test_parameters_used_only_in_training_are_not_counted():
     model = create_model('lseg', SMALL_NETWORK)
     auxiliary = sum(p.numel() for p in model.deep_to_text.parameters())
     assert head_cost.count_parameters(model) == sum(p.numel() for p in model.parameters()) - auxiliary
 
 
-def test_entries_differ_in_the_head_and_nothing_else(tmp_path):
+def test_runs_differ_only_in_the_head(tmp_path):
     arguments, rest = ablation.parse(['--data', 'd', '--text-embeddings', 'b', '--batch-size', '4'])
     commands = {head: ablation.train_command(arguments, rest, ablation.Entry(head, 1, tmp_path))
                 for head in ablation.HEADS}
     for head, command in commands.items():
         own = ablation.HEADS[head][1]
-        assert [word for word in command if word not in own] == [word for word in commands['both'] if word not in own]
+        assert [text for text in command if text not in own] == [text for text in commands['both'] if text not in own]
         assert command[-2:] == ['--batch-size', '4']
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_whole_command(tmp_path, capsys):
-    """All heads, two seeds, two classes unseen; a second call trains nothing and reports the same."""
-    data, text_embeddings = write_dataset(tmp_path / 'data', train=2, val=1), write_text_embeddings(tmp_path / 'bank.npz')
-    command = ['--data', str(data), '--text-embeddings', str(text_embeddings), '--epochs', '1', '--crop', '64x96', '--seeds', '2',
-               '--runs', str(tmp_path / 'runs'), '--results', str(tmp_path / 'results'), '--iterations', '2',
-               '--unseen', 'car,tree', '--prompts', 'road=street',
-               '--backbone', SMALL_NETWORK.backbone, '--pretrained', 'none', '--batch-size', '2', '--warmup-steps', '1']
+    """All heads, two seeds, two unseen classes; a second call trains nothing and reports the same results."""
+    data, text_embeddings = (
+        write_dataset(tmp_path / 'data', train=2, val=1),
+        write_text_embeddings(tmp_path / 'embeddings.npz'),
+    )
+    command = [
+        '--data',
+        str(data),
+        '--text-embeddings',
+        str(text_embeddings),
+        '--epochs',
+        '1',
+        '--crop',
+        '64x96',
+        '--seeds',
+        '2',
+        '--runs',
+        str(tmp_path / 'runs'),
+        '--results',
+        str(tmp_path / 'results'),
+        '--iterations',
+        '2',
+        '--unseen',
+        'car,tree',
+        '--prompts',
+        'road=street',
+        '--backbone',
+        SMALL_NETWORK.backbone,
+        '--pretrained',
+        'none',
+        '--batch-size',
+        '2',
+        '--warmup-steps',
+        '1',
+    ]
     ablation.main(command)
     assert 'ours, both bridges' in capsys.readouterr().out
     result = json.loads((tmp_path / 'results/ablation.json').read_text())
@@ -93,12 +122,14 @@ def test_the_whole_command(tmp_path, capsys):
     assert len(runs) == 12
     assert all('car' not in load_checkpoint(path / 'checkpoint.pt')['classes'][0] for path in runs.values())
     assert load_checkpoint(runs['denseclip-seed1'] / 'checkpoint.pt')['config']['head'] == 'denseclip'
-    assert str(tmp_path) not in (tmp_path / 'results/ablation.json').read_text(), 'results go into the repository'
+    assert str(tmp_path) not in (tmp_path / 'results/ablation.json').read_text(), (
+        'results are committed to the repository'
+    )
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').rglob('checkpoint.pt')}
     ablation.main([*command, '--heads', 'lseg', 'both', '--iterations', '0'])
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').rglob('checkpoint.pt')}
     assert json.loads((tmp_path / 'results/ablation.json').read_text()) == result
-    # Another machine has the results and not the runs; another table is not written over this one.
+    # As on another machine: results without runs. Results of other options are not overwritten.
     shutil.rmtree(tmp_path / 'runs')
     ablation.main(command)
     assert not (tmp_path / 'runs').exists()
@@ -108,34 +139,38 @@ def test_the_whole_command(tmp_path, capsys):
     assert json.loads((tmp_path / 'results/ablation.json').read_text()) == result and not (tmp_path / 'runs').exists()
 
 
-def test_silenced_bridges_carry_nothing():
-    """With every bridge silenced, the text reaches the mask by the class embeddings alone."""
+def test_silenced_bridges_have_no_effect():
+    """With all bridges silenced, the text affects the mask only by the class embeddings."""
     torch.manual_seed(0)
     model = create_model('ours', SMALL_NETWORK).eval()
     model.gamma.data.fill_(0.1)
-    images, rows, seen = torch.randn(1, 3, 64, 96), model.project_text(torch.randn(4, SMALL_NETWORK.text_dim)), {}
+    images, projected, recorded = (
+        torch.randn(1, 3, 64, 96),
+        model.project_text(torch.randn(4, SMALL_NETWORK.text_dim)),
+        {},
+    )
     for block in model.fusion:
-        block.cnn.register_forward_hook(lambda module, inputs, image: seen.setdefault('image', []).append(image))
-        block.register_forward_hook(lambda module, inputs, both: seen.setdefault('both', []).append(both))
+        block.cnn.register_forward_hook(lambda module, inputs, image: recorded.setdefault('image', []).append(image))
+        block.register_forward_hook(lambda module, inputs, both: recorded.setdefault('both', []).append(both))
 
     def run(change):
-        seen.clear()
+        recorded.clear()
         bridges.CHANGES[change](model)
         with torch.no_grad():
-            return model(images, rows).logits
+            return model(images, projected).logits
 
     before = run('as trained')
     assert not torch.equal(run('image to text silent'), before)
-    tokens = [both[1] for both in seen['both']]
-    model.fusion[0].cnn.reduce[0].weight.data.neg_()   # what the tokens would read from another image
+    tokens = [both[1] for both in recorded['both']]
+    model.fusion[0].cnn.reduce[0].weight.data.neg_()   # changes what the tokens read from the image
     run('as trained')
-    assert torch.equal(tokens[-1], seen['both'][-1][1]), 'tokens are independent of the image'
+    assert torch.equal(tokens[-1], recorded['both'][-1][1]), 'tokens are independent of the image'
     run('text to image even')
-    image, (read, _) = seen['image'][0], seen['both'][0]
+    image, (read, _) = recorded['image'][0], recorded['both'][0]
     added = (read - image).flatten(2)
     torch.testing.assert_close(added, added[..., :1].expand_as(added), msg='the same at every position')
     run('text to image silent')
-    assert all(torch.equal(image, both[0]) for image, both in zip(seen['image'], seen['both'], strict=True))
+    assert all(torch.equal(image, both[0]) for image, both in zip(recorded['image'], recorded['both'], strict=True))
     silent = run('class embeddings not refined (gamma 0)')
     model.gamma.data.fill_(0.5)
     assert not torch.equal(run('as trained'), silent)

@@ -20,9 +20,9 @@ from lgseg_ros.vocabulary.relations import related
 
 
 def test_other_prompts_are_related_phrases_of_the_weights(weights):
-    for phrase, others in generality.OTHER_PROMPTS.items():
-        assert {phrase, *others} <= set(weights.text_embeddings.names)
-        assert set(others) <= related(phrase), phrase
+    for phrase, alternatives in generality.OTHER_PROMPTS.items():
+        assert {phrase, *alternatives} <= set(weights.text_embeddings.names)
+        assert set(alternatives) <= related(phrase), phrase
 
 
 def test_prompts_of_each_variant(weights):
@@ -35,9 +35,10 @@ def test_prompts_of_each_variant(weights):
     every = generality.choose_prompts(specs, names, 'all')
     phrases = [phrase for group in every.groups for phrase in group]
     assert sorted(phrases) == sorted(set(names) - {'road', 'sidewalk', 'tree', 'vegetation'})
-    shown = dict(zip(phrases, np.repeat(every.related, [len(group) for group in every.groups], axis=1).T.tolist(),
-                     strict=True))
-    assert shown['palm'] == [False, False, True] and shown['path'] == [True, True, False]
+    related_classes = dict(
+        zip(phrases, np.repeat(every.related, [len(group) for group in every.groups], axis=1).T.tolist(), strict=True)
+    )
+    assert related_classes['palm'] == [False, False, True] and related_classes['path'] == [True, True, False]
     assert len(every.classes) + len(every.groups) < 255
     assert generality.choose_prompts(parse_classes(['dog', 'background']), names, 'negatives') is None
 
@@ -56,10 +57,17 @@ def test_the_whole_command(tmp_path, text_embeddings, capsys):
     write_dataset(tmp_path / 'data/pets', train=1, val=1, classes={0: 'sky', 1: 'background=wood'},
                   merge={0: 0, **dict.fromkeys(range(1, 11), 1)})
     (tmp_path / 'data/notes').mkdir()
-    write_text_embeddings(tmp_path / 'bank.npz')
+    write_text_embeddings(tmp_path / 'embeddings.npz')
     train(make_trainer(street, text_embeddings, SMALL_RUN, validation=False), tmp_path / 'run', progress=False,
           stop_epoch=1)
-    command = ['--data', str(tmp_path / 'data'), '--run', str(tmp_path / 'run'), '--text-embeddings', str(tmp_path / 'bank.npz')]
+    command = [
+        '--data',
+        str(tmp_path / 'data'),
+        '--run',
+        str(tmp_path / 'run'),
+        '--text-embeddings',
+        str(tmp_path / 'embeddings.npz'),
+    ]
     with pytest.raises(ValueError, match="'wood' is not known"):
         generality.main(command)
     assert generality.main([*command, '--sets', 'camvid', '--json', str(tmp_path / 'results.json')]) == 0

@@ -1,4 +1,4 @@
-"""The prompts of a training step and of an evaluation."""
+"""The prompts of training steps and evaluations."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,9 @@ def test_prompts_vary_and_negatives_are_never_related(text_embeddings):
     for _ in range(200):
         prompts = sampler.sample(rng)
         phrases = phrases_of_batch(text_embeddings, prompts)
-        assert sorted(set(prompts.class_indices)) == list(range(max(prompts.class_indices) + 1)), 'every class has a prompt'
+        assert sorted(set(prompts.class_indices)) == list(range(max(prompts.class_indices) + 1)), (
+            'every class has a prompt'
+        )
         assert list(prompts.class_indices) == sorted(prompts.class_indices)
         for i, phrase in zip(prompts.class_indices, phrases, strict=True):
             if i < len(specs):
@@ -38,37 +40,37 @@ def test_prompts_vary_and_negatives_are_never_related(text_embeddings):
     assert min(counts) == 0 and max(counts) >= 3
 
 
-def test_most_negatives_are_labels_of_other_data_sets(text_embeddings):
-    """A phrase that is never a label would only be taught to lose."""
+def test_negatives_are_mostly_labels_of_other_data_sets(text_embeddings):
+    """A phrase that is never a label would only be trained as a negative."""
     sampler = PromptSampler(parse_classes(['road']), text_embeddings, labelled={'zebra', 'cake', 'road'})
-    rng, drawn = np.random.default_rng(0), []
+    rng, negatives = np.random.default_rng(0), []
     for _ in range(300):
-        drawn += phrases_of_batch(text_embeddings, sampler.sample(rng))[1:]
+        negatives += phrases_of_batch(text_embeddings, sampler.sample(rng))[1:]
     for phrase in ('zebra', 'cake'):
-        assert drawn.count(phrase) > 1.5 * drawn.count('piano') > 0
-    assert 'road' not in drawn and 'street' not in drawn
+        assert negatives.count(phrase) > 1.5 * negatives.count('piano') > 0
+    assert 'road' not in negatives and 'street' not in negatives
 
 
-def test_a_kind_never_stands_alone_for_a_class_with_several(clip_text_embeddings):
+def test_a_subclass_is_never_the_only_prompt_of_a_class(clip_text_embeddings):
     specs = parse_classes(['animal=animal|dog|cat', 'background'])
     sampler, rng = PromptSampler(specs, clip_text_embeddings), np.random.default_rng(0)
-    seen = set()
+    sampled = set()
     for _ in range(100):
         prompts = sampler.sample(rng)
-        seen.add(tuple(phrases_of_batch(clip_text_embeddings, prompts)))
+        sampled.add(tuple(phrases_of_batch(clip_text_embeddings, prompts)))
     own = ('animal', 'dog', 'cat', 'background')
-    assert seen == {('animal', 'background'), own}, 'and "background" has no negatives'
+    assert sampled == {('animal', 'background'), own}, 'with "background" there are no negatives'
 
 
-def test_the_shared_text_embeddings_have_negatives_and_synonyms(clip_text_embeddings):
+def test_clip_text_embeddings_have_negatives_and_synonyms(clip_text_embeddings):
     sampler = PromptSampler(parse_classes(CLASSES.values()), clip_text_embeddings)
     assert len(sampler.negatives) > 100
     assert sum(len(phrases) > 1 for phrases in sampler.alternatives) >= 5
     assert not {'truck', 'bus', 'bicycle', 'wall', 'sidewalk', 'clouds'} & set(sampler.negatives)
 
 
-def test_relations_hold_for_classes_of_other_names(clip_text_embeddings):
-    """Cityscapes says sidewalk, rider and vegetation; their pixels are CamVid's pavement, bicyclist and tree."""
+def test_related_classes_of_other_data_sets_are_no_negatives(clip_text_embeddings):
+    """Sidewalk, rider and vegetation of Cityscapes are pavement, bicyclist and tree of CamVid."""
     sampler = PromptSampler(parse_classes(['sidewalk', 'rider', 'vegetation', 'vehicle=car']), clip_text_embeddings)
     assert not {'pavement', 'cyclist', 'bicycle', 'tree', 'plant', 'truck', 'suv'} & set(sampler.negatives)
     assert {'sky', 'pizza', 'keyboard'} <= set(sampler.negatives)
@@ -84,8 +86,8 @@ def test_two_classes_never_share_a_prompt(clip_text_embeddings, classes):
         assert len(np.unique(vectors, axis=0)) == len(vectors)
 
 
-def test_phrases_without_relations_are_negatives_unless_they_are_near():
-    """Text embeddings of a user may hold phrases that synonyms.yaml does not know."""
+def test_phrases_without_relations_are_negatives_unless_they_are_similar():
+    """Text embeddings of a user may contain phrases that are not in synonyms.yaml."""
     vectors = np.eye(6, dtype=np.float32)
     vectors[1] = vectors[0] + 0.2 * vectors[1]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -93,7 +95,7 @@ def test_phrases_without_relations_are_negatives_unless_they_are_near():
     assert PromptSampler(parse_classes(['excavator']), text_embeddings).negatives == ['crane', 'drill', 'pipe', 'cable']
 
 
-def test_without_augmentation_the_prompts_stay(text_embeddings):
+def test_without_augmentation_the_prompts_are_constant(text_embeddings):
     sampler = PromptSampler(parse_classes(['car', 'sky']), text_embeddings, augment=False)
     rng = np.random.default_rng(0)
     assert all(sampler.sample(rng) is sampler.own for _ in range(5))

@@ -1,4 +1,4 @@
-"""Training runs on small images: what they leave, resuming, refusals, several data sets and processes."""
+"""Training runs on small images: outputs, resuming, errors, several data sets and processes."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ from training_harness import SMALL_RUN, edit_dataset_yaml, make_trainer
 
 
 def equal(a, b):
-    """Every tensor and value of two nested states, exactly."""
+    """Whether two nested states are exactly equal, tensors included."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -33,7 +33,7 @@ def equal(a, b):
     return a == b
 
 
-def test_a_run_learns_and_is_logged(street_dataset, text_embeddings, tmp_path):
+def test_a_run_reduces_the_loss_and_is_logged(street_dataset, text_embeddings, tmp_path):
     trainer = make_trainer(street_dataset, text_embeddings,
                            replace(SMALL_RUN, epochs=16, learning_rate=5e-3, evaluate_every=8))
     before = trainer.evaluate(progress=False)
@@ -49,40 +49,42 @@ def test_a_run_learns_and_is_logged(street_dataset, text_embeddings, tmp_path):
     assert not equal(trainer.ema.state_dict(), trainer.model.state_dict())
 
 
-@pytest.mark.parametrize('head', ['ours', 'denseclip'])   # DenseCLIP's decoder draws dropout, ours nothing
-def test_a_resumed_run_ends_equal_to_an_unbroken_one(street_dataset, text_embeddings, tmp_path, head):
+@pytest.mark.parametrize('head', ['ours', 'denseclip'])   # the decoder of DenseCLIP has dropout, ours does not
+def test_a_resumed_run_equals_an_uninterrupted_one(street_dataset, text_embeddings, tmp_path, head):
     config = replace(SMALL_RUN, epochs=3, head=head)
-    train(make_trainer(street_dataset, text_embeddings, config), tmp_path / 'unbroken', progress=False)
-    for stop_epoch in (1, 2, None):   # each in a new process's state
+    train(make_trainer(street_dataset, text_embeddings, config), tmp_path / 'uninterrupted', progress=False)
+    for stop_epoch in (1, 2, None):   # each with another random state, as in a new process
         torch.rand(stop_epoch or 5)
-        metrics = train(make_trainer(street_dataset, text_embeddings, config, num_workers=3), tmp_path / 'broken',
+        metrics = train(make_trainer(street_dataset, text_embeddings, config, num_workers=3), tmp_path / 'resumed',
                         progress=False, stop_epoch=stop_epoch)
-    unbroken, broken = (load_checkpoint(tmp_path / name / 'checkpoint.pt') for name in ('unbroken', 'broken'))
-    assert unbroken['epoch'] == 3
-    assert equal(unbroken, broken)
-    assert metrics == load_run(tmp_path / 'unbroken').validation
+    uninterrupted, resumed = (
+        load_checkpoint(tmp_path / name / 'checkpoint.pt') for name in ('uninterrupted', 'resumed')
+    )
+    assert uninterrupted['epoch'] == 3
+    assert equal(uninterrupted, resumed)
+    assert metrics == load_run(tmp_path / 'uninterrupted').validation
     other = replace(config, seed=1)
     train(make_trainer(street_dataset, text_embeddings, other), tmp_path / 'other', progress=False)
-    assert not equal(unbroken['ema'], load_checkpoint(tmp_path / 'other' / 'checkpoint.pt')['ema'])
+    assert not equal(uninterrupted['ema'], load_checkpoint(tmp_path / 'other' / 'checkpoint.pt')['ema'])
 
 
-def test_stop_epoch_0_only_checks(street_dataset, text_embeddings, tmp_path):
+def test_stop_epoch_0_only_validates(street_dataset, text_embeddings, tmp_path):
     assert train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=0) is None
     assert not (tmp_path / 'log.jsonl').exists()
 
 
-def test_a_run_that_starts_afresh_does_not_report_the_one_before(street_dataset, text_embeddings, tmp_path):
-    """Its checkpoint was deleted, as the message on a damaged one says."""
+def test_a_restarted_run_does_not_report_the_previous_one(street_dataset, text_embeddings, tmp_path):
+    """The checkpoint was deleted, as the error about a damaged one advises."""
     train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False)
     (tmp_path / 'checkpoint.pt').unlink()
     metrics = train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=1)
     assert metrics['epoch'] == 1 and [record['epoch'] for record in read_log(tmp_path)] == [1]
-    with open(tmp_path / 'log.jsonl', 'a') as log:   # killed between the line and the checkpoint
+    with open(tmp_path / 'log.jsonl', 'a') as log:   # as if killed between writing the log and the checkpoint
         log.write('{"epoch": 2, "seconds": 1, "validation": {}}\n')
     assert load_run(tmp_path).validation == metrics
 
 
-def test_a_run_that_is_complete_is_left_alone(street_dataset, text_embeddings, tmp_path):
+def test_a_complete_run_is_not_changed(street_dataset, text_embeddings, tmp_path):
     config = replace(SMALL_RUN, epochs=1)
     metrics = train(make_trainer(street_dataset, text_embeddings, config), tmp_path, progress=False)
     content = (tmp_path / 'checkpoint.pt').read_bytes()
@@ -90,7 +92,7 @@ def test_a_run_that_is_complete_is_left_alone(street_dataset, text_embeddings, t
     assert (tmp_path / 'checkpoint.pt').read_bytes() == content
 
 
-def test_checkpoints_from_before_a_field_existed_are_resumed(street_dataset, text_embeddings, tmp_path):
+def test_checkpoints_without_newer_fields_are_resumed(street_dataset, text_embeddings, tmp_path):
     trainer = make_trainer(street_dataset, text_embeddings, validation=False)
     train(trainer, tmp_path, progress=False, stop_epoch=1)
     state = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
@@ -98,9 +100,9 @@ def test_checkpoints_from_before_a_field_existed_are_resumed(street_dataset, tex
         del state['config'][name]
     del state['classes']
     torch.save(state, tmp_path / 'checkpoint.pt')
-    again = make_trainer(street_dataset, text_embeddings, validation=False)
-    again.restore(tmp_path / 'checkpoint.pt')
-    assert again.epoch == 1 and equal(again.model.state_dict(), trainer.model.state_dict())
+    resumed = make_trainer(street_dataset, text_embeddings, validation=False)
+    resumed.restore(tmp_path / 'checkpoint.pt')
+    assert resumed.epoch == 1 and equal(resumed.model.state_dict(), trainer.model.state_dict())
 
 
 def test_other_hyperparameters_or_other_classes_are_not_resumed(street_dataset, editable_dataset, text_embeddings,
@@ -114,8 +116,8 @@ def test_other_hyperparameters_or_other_classes_are_not_resumed(street_dataset, 
         make_trainer(editable_dataset, text_embeddings).restore(tmp_path / 'checkpoint.pt')
 
 
-@pytest.mark.parametrize('content', [b'', b'PK\x03\x04 half a file', None])
-def test_a_damaged_checkpoint_is_named_with_its_fix(street_dataset, text_embeddings, tmp_path, content):
+@pytest.mark.parametrize('content', [b'', b'PK\x03\x04 truncated', None])
+def test_a_damaged_checkpoint_is_reported_with_the_fix(street_dataset, text_embeddings, tmp_path, content):
     train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False, stop_epoch=1)
     path = tmp_path / 'checkpoint.pt'
     path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
@@ -123,7 +125,7 @@ def test_a_damaged_checkpoint_is_named_with_its_fix(street_dataset, text_embeddi
         train(make_trainer(street_dataset, text_embeddings), tmp_path, progress=False)
 
 
-def test_a_checkpoint_of_something_else_is_refused(street_dataset, text_embeddings, tmp_path):
+def test_a_checkpoint_of_another_program_is_refused(street_dataset, text_embeddings, tmp_path):
     torch.save({'weights': torch.zeros(3)}, tmp_path / 'checkpoint.pt')
     with pytest.raises(CheckpointError, match='no checkpoint of this network'):
         load_run(tmp_path)
@@ -133,20 +135,20 @@ def test_a_checkpoint_of_something_else_is_refused(street_dataset, text_embeddin
         load_run(tmp_path / 'nowhere')
 
 
-def test_a_log_that_a_killed_run_left_is_read(tmp_path):
+def test_the_log_of_a_killed_run_is_read(tmp_path):
     lines = '{"epoch": 1, "x": 1}', '{"epoch": 2, "x": 1}', '{"epoch": 2, "x": 2}', '{"epoch": 3, "se'
     (tmp_path / 'log.jsonl').write_text('\n'.join(lines))
     assert read_log(tmp_path) == [{'epoch': 1, 'x': 1}, {'epoch': 2, 'x': 2}]
 
 
-def test_a_phrase_without_text_embedding_is_named_before_any_work(editable_dataset, text_embeddings):
+def test_a_phrase_without_text_embedding_is_reported_at_once(editable_dataset, text_embeddings):
     edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'cars=hovercraft|suvs'})
     with pytest.raises(VocabularyError,
                        match="'hovercraft' is not known; 'suvs' is not known .near: suv.*lgseg embed --from"):
         make_trainer(editable_dataset, text_embeddings)
 
 
-@pytest.mark.parametrize('change, said', [
+@pytest.mark.parametrize('change, message', [
     ({'height': 100}, 'multiples of 32'), ({'width': 32}, 'at least 64x64'), ({'batch_size': 0}, 'batch_size is 0'),
     ({'epochs': 0}, 'epochs is 0'), ({'learning_rate': 0.0}, 'learning_rate is 0'), ({'seed': -1}, 'seed is -1'),
     ({'min_scale': 2.0}, 'scales is 2.0 to 1.9'), ({'max_scale': 20.0}, 'scales is 0.6 to 20.0'),
@@ -165,12 +167,12 @@ def test_a_phrase_without_text_embedding_is_named_before_any_work(editable_datas
     ({'text_projection': 'keep'}, 'no trained weights'),
     ({'text_projection': 'pca', 'head': 'lseg'}, "head 'lseg' has no text projection"),
 ])
-def test_hyperparameters_that_cannot_work_are_refused(street_dataset, text_embeddings, change, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_hyperparameters_are_refused(street_dataset, text_embeddings, change, message):
+    with pytest.raises(ValueError, match=message):
         make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, **change))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(street_dataset, text_embeddings, tmp_path):
+def test_a_nan_loss_stops_the_run(street_dataset, text_embeddings, tmp_path):
     trainer = make_trainer(street_dataset, text_embeddings)
     train(trainer, tmp_path, progress=False, stop_epoch=1)
     content = (tmp_path / 'checkpoint.pt').read_bytes()
@@ -182,7 +184,7 @@ def test_a_loss_that_is_no_number_stops_the_run(street_dataset, text_embeddings,
 
 
 def test_data_sets_with_different_classes_in_one_run(street_dataset, text_embeddings, tmp_path):
-    """What language makes possible: each label is read by the prompts of its own data set."""
+    """Each batch has the prompts of its own data set."""
     coarse = write_dataset(tmp_path / 'coarse', train=6, seed=5,
                            classes={0: 'sky', 1: 'vehicle=car|van', 2: 'road', 3: 'kite'},
                            merge={0: 0, 8: 1, 3: 2, **dict.fromkeys((1, 2, 4, 5, 6, 7, 9, 10), 255)})
@@ -191,25 +193,25 @@ def test_data_sets_with_different_classes_in_one_run(street_dataset, text_embedd
     batches = list(trainer.batches.epoch(0))
     assert sorted(batch.which for batch in batches) == [0, 0, 1, 1, 1], 'in proportion to their sizes'
     for batch in batches:
-        known = set(range(len(datasets[batch.which].specs)))
-        assert set(batch.labels.unique().tolist()) <= known | {OUTSIDE, 255}
-        assert known <= set(batch.prompts.class_indices)
+        class_indices = set(range(len(datasets[batch.which].specs)))
+        assert set(batch.labels.unique().tolist()) <= class_indices | {OUTSIDE, 255}
+        assert class_indices <= set(batch.prompts.class_indices)
     metrics = train(trainer, tmp_path / 'run', progress=False)
     assert len(metrics['iou']) == 11
     assert load_checkpoint(tmp_path / 'run/checkpoint.pt')['classes'][1] == ['sky', 'vehicle', 'road', 'kite']
 
 
-def test_data_sets_take_turns_by_a_temperature_on_their_sizes():
+def test_steps_of_data_sets_depend_on_sizes_and_temperature():
     assert steps_per_dataset([367], 8, 0.5) == [46]
     assert steps_per_dataset([900, 100], 10, 1.0) == [90, 10]
     assert steps_per_dataset([900, 100], 10, 0.5) == [75, 25]
     assert steps_per_dataset([900, 100], 10, 0.0) == [50, 50]
     assert steps_per_dataset([900, 100], 10, 0.0, epoch_fraction=0.5) == [25, 25]
-    assert steps_per_dataset([10_000, 1], 10, 1.0)[1] == 1, 'every data set has a turn'
+    assert steps_per_dataset([10_000, 1], 10, 1.0)[1] == 1, 'every data set has at least one step'
 
 
-def test_a_fixed_text_projection_centres_and_stays(street_dataset, text_embeddings):
-    """Centred embeddings, half whitened: component variances are the singular values; training changes none of it."""
+def test_a_pca_text_projection_is_centred_and_fixed(street_dataset, text_embeddings):
+    """The variances of the half-whitened components are the singular values; training does not change them."""
     trainer = make_trainer(street_dataset, text_embeddings, replace(SMALL_RUN, text_projection='pca'))
     weight = trainer.model.project.weight.detach().clone()
     projected = trainer.model.project(torch.from_numpy(text_embeddings.vectors)).detach().numpy()
@@ -228,7 +230,7 @@ def test_a_fixed_text_projection_centres_and_stays(street_dataset, text_embeddin
         fix_text_projection(trainer.model, text_embeddings.vectors[:9])
 
 
-def test_the_text_projection_of_the_first_weights_is_kept(street_dataset, text_embeddings):
+def test_the_text_projection_of_initial_weights_is_kept(street_dataset, text_embeddings):
     first = make_trainer(street_dataset, text_embeddings).model
     trainer = make_trainer(street_dataset, text_embeddings,
                            replace(SMALL_RUN, text_projection='keep', init='first', seed=9),
@@ -237,7 +239,7 @@ def test_the_text_projection_of_the_first_weights_is_kept(street_dataset, text_e
     assert torch.equal(trainer.model.project.weight, first.project.weight)
 
 
-def test_progress_is_printed_where_the_output_is_not_a_terminal(street_dataset, text_embeddings, monkeypatch, capsys):
+def test_progress_is_printed_if_the_output_is_not_a_terminal(street_dataset, text_embeddings, monkeypatch, capsys):
     monkeypatch.setattr('lgseg_ros.training.trainer.PROGRESS_SECONDS', 0)
     make_trainer(street_dataset, text_embeddings).train_epoch()
     assert 'epoch 1/2, step 1/2: cross_entropy ' in capsys.readouterr().out
@@ -245,7 +247,7 @@ def test_progress_is_printed_where_the_output_is_not_a_terminal(street_dataset, 
     assert not capsys.readouterr().out
 
 
-def test_data_sets_that_contradict_each_other_are_named_before_any_work(street_dataset, editable_dataset,
+def test_data_sets_with_contradicting_classes_are_reported_at_once(street_dataset, editable_dataset,
                                                                         text_embeddings):
     edit_dataset_yaml(editable_dataset, classes={**CLASSES, 8: 'car=giraffe'})
     datasets = [load_dataset(folder, 'train') for folder in (street_dataset, editable_dataset)]
@@ -254,22 +256,22 @@ def test_data_sets_that_contradict_each_other_are_named_before_any_work(street_d
         Trainer(datasets, None, text_embeddings, SMALL_RUN, SMALL_NETWORK)
 
 
-def test_every_image_is_seen_once_an_epoch(street_dataset, text_embeddings):
+def test_every_image_is_used_once_per_epoch(street_dataset, text_embeddings):
     batches = make_trainer(street_dataset, text_embeddings).batches
     for epoch in (0, 1):
-        seen = np.concatenate([indices for _, indices in batches.plan(epoch)])
-        assert sorted(seen) == [0, 1, 2, 3]
+        indices_of_epoch = np.concatenate([indices for _, indices in batches.plan(epoch)])
+        assert sorted(indices_of_epoch) == [0, 1, 2, 3]
     assert [list(i) for _, i in batches.plan(0)] != [list(i) for _, i in batches.plan(1)]
 
 
-def test_threads_do_not_change_the_batches(street_dataset, text_embeddings):
+def test_the_number_of_workers_does_not_change_the_batches(street_dataset, text_embeddings):
     one, many = (list(make_trainer(street_dataset, text_embeddings, num_workers=n).batches.epoch(3)) for n in (1, 4))
     for a, b in zip(one, many, strict=True):
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.phase == b.phase
 
 
 def test_processes_share_each_batch(street_dataset, text_embeddings, monkeypatch):
-    """Four images, two processes with two each: between them every image, and none twice."""
+    """Four images, two processes: each process loads two, and none is loaded twice."""
     monkeypatch.setenv('WORLD_SIZE', '2')
     shares = []
     for rank in '01':
@@ -278,15 +280,15 @@ def test_processes_share_each_batch(street_dataset, text_embeddings, monkeypatch
                               [PromptSampler(parse_classes(CLASSES.values()), text_embeddings)], SMALL_RUN)
         (which, indices), = batches.plan(0)
         assert sorted(indices) == [0, 1, 2, 3]
-        seen = []
+        loaded = []
         monkeypatch.setattr('lgseg_ros.training.data_loader.augment',
-                            lambda image, *rest: (seen.append(image), (image, image))[1])
+                            lambda image, *rest: (loaded.append(image), (image, image))[1])
         batches.load(0, 0, which, indices)
-        shares.append({image.tobytes() for image in seen})
+        shares.append({image.tobytes() for image in loaded})
     assert len(shares[0]) == len(shares[1]) == 2 and not shares[0] & shares[1]
 
 
-SYNCHRONY = """
+SYNCHRONY_SCRIPT = """
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -294,51 +296,52 @@ import torch
 from lgseg_ros.training.distributed import check_agreement, process_group, rank_and_world
 sys.path.insert(0, sys.argv[3])
 from training_harness import SMALL_RUN, make_trainer
-from lgseg_ros.vocabulary.text_embeddings import load_npz_bank
+from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 with process_group(torch.device('cpu')):
-    trainer = make_trainer(Path(sys.argv[1]), load_npz_bank(sys.argv[2]), replace(SMALL_RUN, batch_size=1),
+    trainer = make_trainer(Path(sys.argv[1]), load_text_embeddings(sys.argv[2]), replace(SMALL_RUN, batch_size=1),
                            validation=False)
     trainer.train_epoch(progress=False)
-    learnt = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
-    check_agreement('weights', learnt.view(torch.int32).long().sum().item(), torch.device('cpu'))
-    seen = next(b for name, b in trainer.model.named_buffers() if name.endswith('running_mean'))
+    parameters = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    check_agreement('weights', parameters.view(torch.int32).long().sum().item(), torch.device('cpu'))
+    running_mean = next(b for name, b in trainer.model.named_buffers() if name.endswith('running_mean'))
     if rank_and_world()[0] == 0:
         print('weights agree')
-    check_agreement('images', seen.view(torch.int32).long().sum().item(), torch.device('cpu'))
+    check_agreement('images', running_mean.view(torch.int32).long().sum().item(), torch.device('cpu'))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_processes_learn_the_same_from_different_images(street_dataset, tmp_path):
-    """After an epoch all weights are equal bit by bit; the statistics of batch norm, of own images each, are not."""
+def test_processes_have_equal_weights_after_different_images(street_dataset, tmp_path):
+    """After an epoch all parameters are bitwise equal; batch norm statistics, of each process's images, are not."""
     script = tmp_path / 'synchrony.py'
-    script.write_text(SYNCHRONY)
-    answer = subprocess.run(
+    script.write_text(SYNCHRONY_SCRIPT)
+    completed = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(script),
-         str(street_dataset), str(write_text_embeddings(tmp_path / 'bank.npz')),
+         str(street_dataset), str(write_text_embeddings(tmp_path / 'embeddings.npz')),
          str(Path(__file__).resolve().parents[1] / 'helpers')],
         env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
-    assert answer.stdout.count('weights agree') == 1, answer.stderr
-    assert answer.returncode != 0 and 'different images' in answer.stderr
+    assert completed.stdout.count('weights agree') == 1, completed.stderr
+    assert completed.returncode != 0 and 'different images' in completed.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_two_processes_learn_one_network(street_dataset, tmp_path):
-    """torchrun with gloo, stopped and resumed: one process writes and reports."""
-    text_embeddings = write_text_embeddings(tmp_path / 'bank.npz')
+def test_two_processes_train_one_network(street_dataset, tmp_path):
+    """torchrun with gloo, stopped and resumed: only one process writes and prints."""
+    text_embeddings = write_text_embeddings(tmp_path / 'embeddings.npz')
     run = tmp_path / 'run'
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
                '-m', 'lgseg_ros.cli.main', 'train', '--data', str(street_dataset),
                '--text-embeddings', str(text_embeddings), '--out', str(run),
                '--backbone', SMALL_NETWORK.backbone, '--pretrained', 'none', '--crop', '64x96', '--batch-size', '1',
                '--warmup-steps', '2', '--epochs', '2', '--device', 'cpu']
-    for extra, said in ((['--stop-epoch', '1'], 'epoch 1 of 2'), ([], 'epoch 2 of 2')):
-        answer = subprocess.run([*command, *extra], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True,
-                                text=True)
-        assert answer.returncode == 0, answer.stderr
-        assert answer.stdout.count(said) == 1, 'one process reports'
+    for options, message in ((['--stop-epoch', '1'], 'epoch 1 of 2'), ([], 'epoch 2 of 2')):
+        completed = subprocess.run(
+            [*command, *options], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True
+        )
+        assert completed.returncode == 0, completed.stderr
+        assert completed.stdout.count(message) == 1, 'only one process prints'
     log = read_log(run)
     assert [record['epoch'] for record in log] == [1, 2] and 'validation' in log[-1]
     assert load_run(run).model.config.text_dim == TEXT_DIM

@@ -42,7 +42,9 @@ def test_a_result_equals_that_of_the_engine(exact, engine, weights, street):
     assert result.mask.dtype == result.confidence.dtype == np.uint8
     assert tuple(info.name for info in result.classes) == CAMVID
     labelled = labels != 255
-    assert (result.mask == labels)[labelled].mean() > 0.6   # the ids of the preset are those of CamVid, as in the labels of the street
+    assert (result.mask == labels)[
+        labelled
+    ].mean() > 0.6  # the ids of the preset are those of CamVid, as in the labels of the street
 
 
 def test_classes_have_id_name_and_phrases(segmenter, street):

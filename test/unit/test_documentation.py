@@ -43,9 +43,9 @@ def options_of_command(name):
 
 @cache
 def options_of_benchmark(name):
-    """Those of a file in benchmark/, read from its source, because its imports may be missing here."""
+    """The options of a file in benchmark/, read from its source because its imports may not be installed."""
     source = (ROOT / 'benchmark' / name).read_text()
-    if name == 'ablation.py':   # it passes the others to lgseg train
+    if name == 'ablation.py':   # it passes other options to lgseg train
         return options_of_command('train') | set(re.findall(r"'(--[\w-]+)'", source))
     return set(re.findall(r"'(--[\w-]+)'", source)) | {'--json', '--help'}
 
@@ -53,8 +53,8 @@ def options_of_benchmark(name):
 @pytest.mark.parametrize('page', PAGES)
 def test_files_exist(page):
     roots = ROOT, ROOT / 'lgseg_ros'
-    named = PATH.findall(text_of(page))
-    assert [name for name in named if not any((root / name).exists() for root in roots)
+    paths = PATH.findall(text_of(page))
+    assert [name for name in paths if not any((root / name).exists() for root in roots)
             and name not in ('benchmark/results/gpu.json', 'weights/street.safetensors')] == []
 
 

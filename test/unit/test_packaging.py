@@ -1,4 +1,4 @@
-"""What a user gets from a clone, colcon or pip: names, versions, files and the services' contract."""
+"""Packaging: what a clone, colcon and pip provide; versions, dependencies, scripts and service definitions."""
 
 import os
 import re
@@ -16,10 +16,10 @@ MAX_FILE_BYTES = 2 * 1024 * 1024
 
 
 def git_files():
-    answer = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
-    if answer.returncode != 0:
+    completed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
+    if completed.returncode != 0:
         pytest.skip('not a git checkout')
-    return [ROOT / name for name in answer.stdout.split('\0') if name]
+    return [ROOT / name for name in completed.stdout.split('\0') if name]
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +38,7 @@ def test_package_xml_is_valid_and_has_no_warnings(manifest):
 
 
 def test_every_ros_package_imported_is_declared(manifest):
-    """A node that starts here and not on a robot is most often an import that package.xml forgot."""
+    """A missing dependency in package.xml is the usual reason why a node starts here but not on a robot."""
     declared = {depend.name for depend in manifest.exec_depends}
     ros_packages = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'diagnostic_updater',
                     'message_filters', 'tf2_ros', 'image_transport'}
@@ -50,12 +50,12 @@ def test_every_ros_package_imported_is_declared(manifest):
 
 
 def test_what_colcon_test_needs_is_declared(manifest):
-    """rosdep installs these before `colcon test`; CMakeLists.txt looks for them."""
+    """rosdep installs these before `colcon test`; CMakeLists.txt requires them."""
     cmake = (ROOT / 'CMakeLists.txt').read_text()
     testing = cmake[cmake.index('if(BUILD_TESTING)'):]
-    found = set(re.findall(r'find_package\((\w+)', testing[:testing.index('endif()')]))
+    required = set(re.findall(r'find_package\((\w+)', testing[:testing.index('endif()')]))
     declared = {depend.name for depend in manifest.test_depends}
-    assert found <= declared and {'python3-pytest', 'python3-pytest-timeout'} <= declared
+    assert required <= declared and {'python3-pytest', 'python3-pytest-timeout'} <= declared
     for folder in re.findall(r'pytest_test\(\w+ ([\w/]+)', testing):
         assert list((ROOT / folder).glob('test_*.py')), folder
 
@@ -82,35 +82,27 @@ def test_cmake_and_setup_py_name_modules_that_exist():
 @pytest.mark.parametrize('path', sorted((ROOT / 'requirements').glob('*.txt')), ids=lambda path: path.name)
 def test_requirements_are_pinned_exactly(path):
     lines = [line.split('#')[0].strip() for line in path.read_text().splitlines()]
-    loose = [
+    unpinned = [
         line
         for line in lines
         if line and not re.fullmatch(r'-r [\w-]+\.txt|[\w.-]+==[\w.]+(; python_version [<>]=? "3\.\d+")?', line)
     ]
-    assert loose == []
+    assert unpinned == []
 
 
 def test_no_package_is_pinned_in_two_files():
-    """The one place of pins: a second pin of the same package is the one that somebody forgets."""
-    where = {}
+    """Each version is pinned in one place, so that pins cannot contradict each other."""
+    files_of_package = {}
     for path in (ROOT / 'requirements').glob('*.txt'):
         for name in set(re.findall(r'^([\w.-]+)==', path.read_text(), re.MULTILINE)):
-            where.setdefault(name.lower().replace('_', '-'), []).append(path.name)
-    assert {name: files for name, files in where.items() if len(files) > 1} == {}
+            files_of_package.setdefault(name.lower().replace('_', '-'), []).append(path.name)
+    assert {name: files for name, files in files_of_package.items() if len(files) > 1} == {}
 
 
-def test_the_demo_names_the_photograph_that_setup_installs():
+def test_the_hint_for_the_photograph_names_the_package_that_setup_installs():
     from lgseg_ros.media.images import INSTALL_PHOTOGRAPH
 
     assert INSTALL_PHOTOGRAPH.split()[-1] in (ROOT / 'requirements/demo.txt').read_text().split()
-
-
-def test_no_name_is_undefined_or_unused():
-    """In code that no other test runs too, such as the whole of benchmark/."""
-    # Fixtures are arguments: not F811 in the tests.
-    command = ['check', '--isolated', '--no-cache', '--select', 'F', '--per-file-ignores', 'test/*:F811']
-    found = subprocess.run([sys.executable, '-m', 'ruff', *command, '.'], cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_files_in_git_are_small_or_weights():
@@ -128,7 +120,7 @@ def test_scripts_parse(script):
 
 
 def run_script(name, *arguments, **environment):
-    """Without the environment of this test run, as from a fresh terminal."""
+    """Run a script with the environment of a new terminal."""
     env = {'PATH': '/usr/bin:/bin', 'HOME': os.environ.get('HOME', '/'), **environment}
     return subprocess.run(
         ['bash', str(ROOT / 'scripts' / name), *arguments], env=env, capture_output=True, text=True, timeout=60
@@ -137,24 +129,28 @@ def run_script(name, *arguments, **environment):
 
 @pytest.mark.parametrize('name', ['setup.sh', 'test.sh', 'lint.sh', 'docs.sh', 'colcon_test.sh'])
 def test_help_describes_the_script(name):
-    answer = run_script(name, '--help')
-    assert answer.returncode == 0 and answer.stdout.startswith(f'usage: scripts/{name}') and '--help' in answer.stdout
+    completed = run_script(name, '--help')
+    assert (
+        completed.returncode == 0
+        and completed.stdout.startswith(f'usage: scripts/{name}')
+        and '--help' in completed.stdout
+    )
 
 
 @pytest.mark.parametrize('arguments, environment, message', [
-    (['--with', 'cheese'], {}, "--with takes train, test, demo or benchmark, not 'cheese'"),
-    (['--cheese'], {}, "unknown argument '--cheese'"),
+    (['--with', 'unknown'], {}, "--with takes train, test, demo or benchmark, not 'unknown'"),
+    (['--unknown'], {}, "unknown argument '--unknown'"),
     ([], {'LGSEG_PYTHON': '/nonexistent/python3.11'}, 'LGSEG_PYTHON=/path/to/python3.11'),
 ])
-def test_setup_says_what_to_do(arguments, environment, message):
-    answer = run_script('setup.sh', *arguments, **environment)
-    assert answer.returncode == 1
-    assert message in answer.stderr
-    assert 'scripts/setup.sh' in answer.stderr
+def test_setup_errors_give_the_fix(arguments, environment, message):
+    completed = run_script('setup.sh', *arguments, **environment)
+    assert completed.returncode == 1
+    assert message in completed.stderr
+    assert 'scripts/setup.sh' in completed.stderr
 
 
 def distribution(folder, python):
-    """A folder that is to setup.sh what /opt/ros/<distribution> is, and the environment of a shell that sourced it."""
+    """Make a folder like /opt/ros/<distribution>; returns the environment of a shell that sourced it."""
     site = folder / 'lib' / python / 'site-packages'
     for path in (site / 'rclpy/__init__.py', folder / 'share/ament_index/resource_index/packages/rclpy'):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,49 +160,53 @@ def distribution(folder, python):
 
 @pytest.mark.parametrize('python, path, message', [
     ('python3.4', None, 'is for python3.4, and '), ('python3.4', '', 'does not find its rclpy')])
-def test_setup_names_the_python_that_does_not_fit_the_distribution(tmp_path, python, path, message):
-    """conda's or pyenv's comes first in PATH, say."""
+def test_setup_reports_a_python_of_another_version_than_the_distribution(tmp_path, python, path, message):
+    """As with conda or pyenv first in PATH."""
     environment = distribution(tmp_path, python)
     if path is not None:
         environment['PYTHONPATH'] = path
-    answer = run_script('setup.sh', LGSEG_PYTHON=sys._base_executable, **environment)
-    assert answer.returncode == 1 and message in answer.stderr and 'LGSEG_PYTHON=/usr/bin/python3' in answer.stderr
+    completed = run_script('setup.sh', LGSEG_PYTHON=sys._base_executable, **environment)
+    assert (
+        completed.returncode == 1
+        and message in completed.stderr
+        and 'LGSEG_PYTHON=/usr/bin/python3' in completed.stderr
+    )
 
 
-@pytest.mark.parametrize('mark, found', [(None, 'the folder'), ('pyvenv.cfg', 'wheels')])
-def test_setup_tells_a_distribution_from_wheels_in_another_environment(tmp_path, mark, found):
+@pytest.mark.parametrize('marker, expected', [(None, 'the folder'), ('pyvenv.cfg', 'wheels')])
+def test_setup_distinguishes_a_distribution_from_wheels_in_another_environment(tmp_path, marker, expected):
     environment = distribution(tmp_path, f'python{sys.version_info[0]}.{sys.version_info[1]}')
-    if mark:
-        (tmp_path / mark).touch()
+    if marker:
+        (tmp_path / marker).touch()
     code = f'source {ROOT}/scripts/setup.sh; choose_python_for_wheels() {{ :; }}; choose_ros; echo $ROS'
     env = {'PATH': '/usr/bin:/bin', 'LGSEG_PYTHON': sys._base_executable, **environment}
-    answer = subprocess.run(['bash', '-c', code], env=env, capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == (str(tmp_path) if found == 'the folder' else 'wheels')
+    completed = subprocess.run(['bash', '-c', code], env=env, capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == (str(tmp_path) if expected == 'the folder' else 'wheels')
 
 
-def test_setup_in_an_activated_shell_does_not_build_on_the_environment_that_it_throws_away(tmp_path):
-    """`.venv/bin` is first in PATH then."""
+def test_setup_in_an_activated_shell_uses_the_base_python(tmp_path):
+    """`.venv/bin` is first in PATH, and setup replaces that environment."""
     (tmp_path / 'scripts').mkdir()
     for name in ('setup.sh', 'common.sh'):
         (tmp_path / 'scripts' / name).write_text((ROOT / 'scripts' / name).read_text())
-    venv.create(tmp_path / '.venv', symlinks=True)   # as python -m venv makes it
+    venv.create(tmp_path / '.venv', symlinks=True)   # as python -m venv does
     code = f'source {tmp_path}/scripts/setup.sh && PYTHON=python3 && leave_venv && echo $PYTHON'
     path = f'{tmp_path}/.venv/bin:/usr/bin:/bin'
-    found = subprocess.run(['bash', '-c', code], env={'PATH': path}, capture_output=True, text=True, check=True).stdout
-    assert Path(found.strip()).is_file() and not found.startswith(str(tmp_path))
+    python = subprocess.run(['bash', '-c', code], env={'PATH': path}, capture_output=True, text=True, check=True).stdout
+    assert Path(python.strip()).is_file() and not python.startswith(str(tmp_path))
 
 
 @pytest.mark.parametrize('installed, constraint', [
     ('1.21.5', 'numpy>=1.21.6,<2'),                              # Ubuntu 22.04: too old for ONNX Runtime
-    ('1.26.4', 'numpy==1.26.4'), ('2.3.5', 'numpy==2.3.5'),      # stays as it is
+    ('1.26.4', 'numpy==1.26.4'), ('2.3.5', 'numpy==2.3.5'),      # kept
 ])
-def test_the_distributions_numpy_stays_unless_the_engine_cannot_use_it(installed, constraint):
+def test_the_numpy_of_the_distribution_is_kept_unless_it_is_too_old(installed, constraint):
     code = f'source {ROOT}/scripts/setup.sh && numpy_constraint {installed}'
     assert subprocess.run(['bash', '-c', code], capture_output=True, text=True, check=True).stdout == f'{constraint}\n'
 
 
-def test_the_node_is_imported_where_rclpy_is_humbles():
-    """Its module of subscription events has another name there."""
+def test_the_node_can_be_imported_with_rclpy_of_humble():
+    """There, the module of event handlers has another name."""
     pytest.importorskip('rclpy')
     code = ('import sys, rclpy.node, rclpy.event_handler; sys.modules["rclpy.qos_event"] = rclpy.event_handler; '
             'sys.modules["rclpy.event_handler"] = None; import lgseg_ros.node.main')
@@ -214,7 +214,7 @@ def test_the_node_is_imported_where_rclpy_is_humbles():
     assert done.returncode == 0, done.stderr
 
 
-# --- what colcon built ---------------------------------------------------------------------------------------
+# --- what colcon built
 
 
 @pytest.fixture(scope='module')
@@ -227,23 +227,27 @@ def prefix():
     pytest.skip('lgseg_ros is not built by colcon (scripts/setup.sh)')
 
 
-def test_services_keep_their_contract(prefix):
+def test_service_definitions(prefix):
     from lgseg_ros.srv import GetVocabulary, SetVocabulary
 
-    facts = {'version': 'uint32', 'names': 'sequence<string>', 'ids': 'sequence<uint16>'}
+    vocabulary = {'version': 'uint32', 'names': 'sequence<string>', 'ids': 'sequence<uint16>'}
     assert SetVocabulary.Request.get_fields_and_field_types() == {
         'classes': 'sequence<string>', 'preset': 'string', 'confidence_threshold': 'float'}
-    assert SetVocabulary.Response.get_fields_and_field_types() == {'success': 'boolean', 'message': 'string', **facts}
+    assert SetVocabulary.Response.get_fields_and_field_types() == {
+        'success': 'boolean',
+        'message': 'string',
+        **vocabulary,
+    }
     assert GetVocabulary.Request.get_fields_and_field_types() == {}
     assert GetVocabulary.Response.get_fields_and_field_types() == {
-        'classes': 'sequence<string>', 'confidence_threshold': 'float', 'preset': 'string', **facts}
+        'classes': 'sequence<string>', 'confidence_threshold': 'float', 'preset': 'string', **vocabulary}
 
 
-def test_label_info_has_the_public_fields(prefix):
+def test_the_fields_of_label_info(prefix):
     from vision_msgs.msg import LabelInfo, VisionClass
 
     assert LabelInfo.get_fields_and_field_types() == {
-        'header': 'std_msgs/Header', 'class_map': 'sequence<vision_msgs/VisionClass>', 'confidence_threshold': 'float'}
+        'header': 'std_msgs/Header', 'class_map': 'sequence<vision_msgs/VisionClass>', 'threshold': 'float'}
     assert VisionClass.get_fields_and_field_types() == {'class_id': 'uint16', 'class_name': 'string'}
 
 
@@ -259,29 +263,29 @@ def test_the_built_package_is_complete(prefix):
 
 
 def test_the_workspace_puts_the_command_on_the_path(prefix):
-    """All messages say `lgseg ...`: after sourcing a workspace that must be found, without `ros2 run`."""
+    """Messages refer to `lgseg ...`: the command must be in PATH after sourcing a workspace."""
     code = f'. {prefix}/share/lgseg_ros/package.sh && command -v lgseg'
     env = {**os.environ, 'PATH': '/usr/bin:/bin', 'COLCON_CURRENT_PREFIX': str(prefix)}
-    answer = subprocess.run(['bash', '-c', code], env=env, capture_output=True, text=True, timeout=60)
-    assert answer.stdout.split() == [str(prefix / 'bin/lgseg')], answer.stderr
+    completed = subprocess.run(['bash', '-c', code], env=env, capture_output=True, text=True, timeout=60)
+    assert completed.stdout.split() == [str(prefix / 'bin/lgseg')], completed.stderr
 
 
 def test_executables_find_the_python_that_has_the_engine(prefix):
-    """From a shell whose python3 is another one, as under systemd: the interpreter of the build is used."""
+    """From a shell with another python3, as under systemd, the interpreter of the build is used."""
     env = {**os.environ, 'PATH': '/usr/bin:/bin'}
-    answer = subprocess.run(
+    completed = subprocess.run(
         [str(prefix / 'lib/lgseg_ros/lgseg'), '--help'], env=env, capture_output=True, text=True, timeout=60
     )
-    assert answer.returncode == 0, answer.stderr
-    assert 'usage' in answer.stdout.lower()
+    assert completed.returncode == 0, completed.stderr
+    assert 'usage' in completed.stdout.lower()
 
 
-# --- what pip installs ---------------------------------------------------------------------------------------
+# --- what pip installs
 
 
 @pytest.mark.slow
-def test_pip_install_brings_weights_and_type_marker(tmp_path):
-    """Nothing is fetched: the dependencies are this environment's."""
+def test_pip_installs_weights_and_type_marker(tmp_path):
+    """Without downloads: the dependencies are those of this environment."""
     source, target = tmp_path / 'source', tmp_path / 'site'
     for path in git_files():
         if path.is_file():
@@ -295,6 +299,12 @@ def test_pip_install_brings_weights_and_type_marker(tmp_path):
     assert missing == []
     assert (target / 'lgseg_ros' / 'py.typed').is_file(), 'without it type checkers ignore the annotations'
     code = 'import lgseg_ros; print(lgseg_ros.__file__, lgseg_ros.__version__)'
-    answer = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(target)},
-                            capture_output=True, text=True, check=True)
-    assert str(target) in answer.stdout
+    completed = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(target)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(target) in completed.stdout

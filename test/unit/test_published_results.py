@@ -1,4 +1,4 @@
-"""Results in README and model card are those of the files that the commands wrote."""
+"""Results in README and model card equal those in the result files."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def result(name):
 
 
 def published_result(page, label):
-    """The first cell of nothing but numbers in the first table row that holds `label`."""
+    """The first numeric cell of the first table row that contains `label`."""
     row = next(line for line in (ROOT / page).read_text().splitlines() if line.startswith('|') and label in line)
     cells = [cell for cell in row.strip('| ').split('|') if re.fullmatch(r'[\d., /]+', cell.strip())]
     return cells[0].strip()

@@ -1,4 +1,4 @@
-"""Relations between phrases (synonyms.yaml): consistent, complete, and right in examples."""
+"""Relations between phrases (synonyms.yaml): consistent, complete, and correct in examples."""
 
 import pytest
 
@@ -16,18 +16,18 @@ from lgseg_ros.vocabulary.relations import (
 
 
 @pytest.fixture(scope='module')
-def known(weights):
+def phrases(weights):
     """The phrases of the shipped weights."""
     return weights.text_embeddings.names
 
 
-def test_every_phrase_of_the_weights_has_an_entry_and_every_entry_is_a_phrase(known):
+def test_relations_cover_exactly_the_phrases_of_the_weights(phrases):
     relations = load_relations()
-    assert len(known) == 350
-    assert set(known) - relations.phrases == set(), 'phrases without relations would be negatives everywhere'
-    assert relations.phrases - set(known) == set(), 'strays: misspelled, or abstract and not listed as such'
-    assert relations.abstract <= set(relations.kinds) and relations.abstract.isdisjoint(known)
-    assert relations.broad <= set(relations.kinds) and relations.attributes <= set(known)
+    assert len(phrases) == 350
+    assert set(phrases) - relations.phrases == set(), 'phrases without relations would be negatives everywhere'
+    assert relations.phrases - set(phrases) == set(), 'misspelled, or abstract and not listed as such'
+    assert relations.abstract <= set(relations.kinds) and relations.abstract.isdisjoint(phrases)
+    assert relations.broad <= set(relations.kinds) and relations.attributes <= set(phrases)
 
 
 def test_kinds_have_no_cycle():
@@ -45,22 +45,22 @@ def test_kinds_have_no_cycle():
 def test_no_phrase_is_listed_twice():
     relations = load_relations()
     members = [phrase for group in relations.synonyms for phrase in group]
-    assert len(members) == len(set(members)), 'two groups that share a phrase are one'
+    assert len(members) == len(set(members)), 'groups that share a phrase must be merged'
     for groups in (relations.synonyms, relations.interchangeable, relations.overlaps,
                    relations.kinds.values(), relations.parts.values()):
         assert all(len(group) == len(set(group)) for group in groups)
         assert all(len(group) > 1 for group in groups if groups in (relations.synonyms, relations.overlaps))
 
 
-def test_related_is_symmetric_and_reflexive(known):
-    for phrase in known:
+def test_related_is_symmetric_and_reflexive(phrases):
+    for phrase in phrases:
         assert phrase in related(phrase)
         for other in related(phrase):
             assert phrase in related(other), (phrase, other)
 
 
-def test_kinds_and_parents_are_inverse(known):
-    for phrase in known:
+def test_kinds_and_parents_are_inverse(phrases):
+    for phrase in phrases:
         assert all(phrase in parents(kind) for kind in kinds(phrase))
         assert all(phrase in kinds(parent) for parent in parents(phrase))
         assert synonyms(phrase) <= kinds(phrase) & parents(phrase)
@@ -74,38 +74,38 @@ def test_kinds_and_parents_are_inverse(known):
     (['person'], ['people', 'face', 'clothes', 'rider', 'pedestrian'], ['car', 'tree']),
     (['tree'], ['palm', 'leaves', 'bush', 'vegetation', 'moss'], ['car', 'person', 'road']),
     (['car'], ['van', 'suv', 'jeep', 'truck'], ['bicycle', 'person', 'tree']),
-    (['Traffic_Sign'], ['stop sign', 'direction sign', 'sign pole'], ['car', 'tree' 'house']),
+    (['Traffic_Sign'], ['stop sign', 'direction sign', 'sign pole'], ['car', 'dog', 'sky']),
 ])
-def test_examples(known, classes, related_phrases, negatives):
-    found = negative_phrases(parse_classes(classes), known)
-    assert not set(related_phrases) & set(found)
-    assert set(negatives) & set(known) <= set(found)
-    assert not load_relations().attributes & set(found)
+def test_related_phrases_and_negatives_by_example(phrases, classes, related_phrases, negatives):
+    negative = negative_phrases(parse_classes(classes), phrases)
+    assert not set(related_phrases) & set(negative)
+    assert set(negatives) & set(phrases) <= set(negative)
+    assert not load_relations().attributes & set(negative)
 
 
-def test_background_has_no_negatives(known):
-    assert negative_phrases(parse_classes(['dog', 'background']), known) == []
+def test_background_has_no_negatives(phrases):
+    assert negative_phrases(parse_classes(['dog', 'background']), phrases) == []
 
 
-def test_only_a_phrase_that_names_all_of_a_class_stands_alone(known):
+def test_prompt_alternatives_cover_the_whole_class(phrases):
     specs = parse_classes(['animal=animal|dog|cat', 'sign=traffic sign|traffic light', 'road', 'person',
                            'plant=plant|vegetation'])
-    animal, sign, road, person, plant = prompt_alternatives(specs, known)
+    animal, sign, road, person, plant = prompt_alternatives(specs, phrases)
     assert animal == ('animal',)
-    assert sign == (), 'neither names both'
+    assert sign == (), 'neither covers both'
     assert road == ('road', 'street')
-    assert set(person) == {'person', 'pedestrian'}, 'people is a name for persons, not for one of them'
+    assert set(person) == {'person', 'pedestrian'}, 'people is plural'
     assert {'plant', 'vegetation'} <= set(plant)
-    pedestrian, person = prompt_alternatives(parse_classes(['pedestrian', 'person']), known)
-    assert (pedestrian, person) == (('pedestrian',), ('person',)), 'a phrase of another class is not borrowed'
+    pedestrian, person = prompt_alternatives(parse_classes(['pedestrian', 'person']), phrases)
+    assert (pedestrian, person) == (('pedestrian',), ('person',)), 'a phrase of another class is no alternative'
 
 
-def test_data_sets_that_mean_different_things_by_one_word_are_named():
+def test_data_sets_with_contradicting_classes_are_reported():
     def check(*data_sets):
         check_phrases_agree([(f'{i}/dataset.yaml', parse_classes(classes)) for i, classes in enumerate(data_sets)])
 
     check(['road', 'animal=animal|dog'], ['street=road', 'dog'], ['vegetation=tree|plant', 'road=street'])
-    check(['tumour=lesion'], ['vessel=lesion']), 'nothing is known of these'
+    check(['tumour=lesion'], ['vessel=lesion']), 'no relations of these phrases exist'
     with pytest.raises(VocabularyError,
                        match="'sky' is a phrase of class 'car' in 0/dataset.yaml and of class 'sky' in 1/.*take"):
         check(['car=sky'], ['sky'])
@@ -114,7 +114,7 @@ def test_data_sets_that_mean_different_things_by_one_word_are_named():
         check(['sign=banana'], ['sign=traffic sign'])
 
 
-def test_the_data_sets_agree(shared):
+def test_the_classes_of_the_data_sets_agree(shared):
     from lgseg_ros.training.dataset import read_description
     folders = sorted(path.parent for path in (shared / 'data').glob('*/dataset.yaml'))
     check_phrases_agree([(folder.name, read_description(folder).specs) for folder in folders])

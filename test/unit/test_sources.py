@@ -1,4 +1,4 @@
-"""Image sources: what a name opens, how frames are fitted, and what is said when there is none."""
+"""Image sources: specifications, frame sizes, and errors for sources that cannot be opened."""
 
 import itertools
 import sys
@@ -20,7 +20,7 @@ def no_photograph(monkeypatch):
 def own_photograph(monkeypatch, tmp_path):
     path = tmp_path / 'street.png'
     image = np.zeros((400, 300, 3), np.uint8)
-    image[..., 1] = np.linspace(150, 255, 400)[:, None]       # a green that no street shows
+    image[..., 1] = np.linspace(150, 255, 400)[:, None]       # a green that the street does not contain
     cv2.imwrite(str(path), image)
     monkeypatch.setattr(sources, 'find_photograph', lambda: path)
     return path
@@ -28,7 +28,7 @@ def own_photograph(monkeypatch, tmp_path):
 
 @pytest.fixture
 def video(tmp_path):
-    """12 frames of 64x48, each with its number as brightness."""
+    """A video of 12 frames of 64x48; the brightness is 20 times the frame number."""
     path = tmp_path / 'numbers.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 20.0, (64, 48))
     assert writer.isOpened()
@@ -43,18 +43,21 @@ def brightness(source, count=None):
 
 
 def test_street_source_is_endless_and_seeded():
-    with open_source('street:7', width=160, height=120) as seven, open_source('street', width=160, height=120) as zero:
-        assert (seven.name, seven.width, seven.height, seven.fps, seven.frame_count) == (
+    with (
+        open_source('street:7', width=160, height=120) as seeded,
+        open_source('street', width=160, height=120) as default,
+    ):
+        assert (seeded.name, seeded.width, seeded.height, seeded.fps, seeded.frame_count) == (
             'street:7',
             160,
             120,
             30.0,
             None,
         )
-        assert seven.endless
-        frame = next(iter(seven))
+        assert seeded.endless
+        frame = next(iter(seeded))
         assert frame.shape == (120, 160, 3) and frame.dtype == np.uint8
-        assert not np.array_equal(frame, next(iter(zero)))
+        assert not np.array_equal(frame, next(iter(default)))
 
 
 def test_video_plays_once_in_order(video):
@@ -70,14 +73,14 @@ def test_video_loops(video):
         assert brightness(source, 26) == [*range(12), *range(12), 0, 1]
 
 
-def test_an_image_is_shown_for_a_while_or_for_ever(own_photograph):
+def test_an_image_is_repeated_for_ten_seconds_or_endlessly(own_photograph):
     with open_source(own_photograph, fps=2) as source:
         assert source.frame_count == 20 and sum(1 for _ in source) == 20
     with open_source(own_photograph, loop=True) as source:
         frames = list(itertools.islice(source, 3))
         assert source.frame_count is None
     frames[0][:] = 0
-    assert frames[1].any(), 'a consumer that draws on its frame must not change the next one'
+    assert frames[1].any(), 'drawing on a frame must not change the next one'
 
 
 def test_folder_is_read_in_natural_order(tmp_path):
@@ -92,15 +95,15 @@ def test_folder_is_read_in_natural_order(tmp_path):
 
 @pytest.mark.parametrize('requested, size', [({}, (64, 48)), ({'width': 32}, (32, 24)), ({'height': 96}, (128, 96)),
                                         ({'width': 40, 'height': 40}, (40, 40))])
-def test_requested_size(video, requested, size):
+def test_frames_have_the_requested_size(video, requested, size):
     with open_source(video, **requested) as source:
         assert (source.width, source.height) == size
         assert next(iter(source)).shape == (size[1], size[0], 3)
 
 
-def test_fitting_crops_instead_of_stretching(tmp_path):
+def test_images_are_cropped_instead_of_stretched(tmp_path):
     image = np.zeros((100, 300, 3), np.uint8)
-    image[:, 100:200] = 255       # the middle third is all that a square shows
+    image[:, 100:200] = 255       # a square crop contains only the middle third
     cv2.imwrite(str(tmp_path / 'wide.png'), image)
     with open_source(tmp_path / 'wide.png', width=50, height=50) as source:
         assert next(iter(source)).mean() > 250
@@ -111,7 +114,7 @@ def test_photo_without_its_package_names_the_command_that_installs_it(no_photogr
         open_source('photo')
 
 
-def test_photo(own_photograph):
+def test_the_photograph_is_scaled(own_photograph):
     with open_source('photo', width=150) as source:
         assert (source.name, source.width, source.height) == ('photo', 150, 200)
 
@@ -123,10 +126,10 @@ def test_demo_is_street_then_photograph(own_photograph):
     assert len(frames) == 26 and all(f.shape == (48, 64, 3) for f in frames)
     green = [frame[..., 1].mean() - frame[..., 2].mean() for frame in frames]
     assert max(green[:20]) < 30 and min(green[20:]) > 100
-    assert not np.array_equal(frames[20], frames[25]), 'the photograph is panned over'
+    assert not np.array_equal(frames[20], frames[25]), 'the camera pans over the photograph'
 
 
-def test_demo_without_photograph_warns_and_goes_on(no_photograph):
+def test_demo_without_photograph_warns_and_uses_the_street(no_photograph):
     with (
         pytest.warns(UserWarning, match='pip install --no-deps'),
         open_source('demo', width=64, height=48, fps=2) as source,
@@ -162,7 +165,7 @@ def test_photograph_is_found_without_importing_its_package(tmp_path, monkeypatch
         ('nowhere/at/all.mp4', 'no such file'),
     ],
 )
-def test_unknown_sources_are_named_with_a_hint(spec, message):
+def test_unknown_sources_are_refused_with_a_hint(spec, message):
     with pytest.raises(SourceError, match=message) as caught:
         open_source(spec)
     assert f"'{spec}'" in str(caught.value)
@@ -173,20 +176,20 @@ def test_a_misspelt_file_name_is_suggested(video):
         open_source(video.with_name('nunbers.avi'))
 
 
-@pytest.mark.parametrize('name, message', [('broken.mp4', 'OpenCV can read'), ('broken.png', 'cannot be decoded')])
-def test_unreadable_files(tmp_path, name, message):
+@pytest.mark.parametrize('name, message', [('damaged.mp4', 'OpenCV can read'), ('damaged.png', 'cannot be decoded')])
+def test_unreadable_files_are_refused(tmp_path, name, message):
     (tmp_path / name).write_bytes(b'this is neither' * 20)
     with pytest.raises(SourceError, match=message):
         open_source(tmp_path / name)
 
 
-def test_a_folder_without_images(tmp_path):
+def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(SourceError, match='holds no images'):
         open_source(tmp_path)
 
 
 @pytest.mark.parametrize('requested', [{'width': 4}, {'height': -1}, {'fps': 0}, {'fps': float('nan')}])
-def test_bad_numbers(requested):
+def test_invalid_numbers_are_refused(requested):
     name = next(iter(requested))
     with pytest.raises(SourceError, match=f"source 'street': {name} is"):
         open_source('street', **requested)

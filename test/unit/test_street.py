@@ -1,4 +1,4 @@
-"""The procedural street: its labels must be exact, its frames reproducible, and every class must appear."""
+"""The procedural street: exact labels, reproducible frames, all classes."""
 
 import itertools
 
@@ -30,13 +30,13 @@ def test_frame_shapes_and_types(frames):
 
 
 def test_same_seed_and_index_give_the_same_pixels_in_any_order(frames):
-    again = StreetCamera(320, 240, seed=0)
+    second = StreetCamera(320, 240, seed=0)
     for index, (image, labels) in reversed(list(zip(FRAMES, frames, strict=True))):
-        image_again, labels_again = again.render(index)
-        assert np.array_equal(image, image_again) and np.array_equal(labels, labels_again)
+        second_image, second_labels = second.render(index)
+        assert np.array_equal(image, second_image) and np.array_equal(labels, second_labels)
 
 
-def test_the_frame_rate_only_changes_when_frames_are_taken(frames):
+def test_the_frame_rate_only_changes_the_time_of_frames(frames):
     slow_image, slow_labels = StreetCamera(320, 240, seed=0, fps=3.0).render(FRAMES[1] // 10)
     assert np.array_equal(slow_labels, frames[1][1])
     assert np.abs(slow_image.astype(int) - frames[1][0]).mean() < 5     # sensor noise differs from frame to frame
@@ -56,16 +56,16 @@ def test_every_class_appears_and_nothing_else(frames):
 
 
 def test_sky_is_above_road_in_every_column(frames):
-    rows = np.arange(240)[:, None]
+    row_numbers = np.arange(240)[:, None]
     for _, labels in frames:
-        lowest_sky = np.where(labels == Label.SKY, rows, -1).max(0)
-        highest_road = np.where(labels == Label.ROAD, rows, 240).min(0)
+        lowest_sky = np.where(labels == Label.SKY, row_numbers, -1).max(0)
+        highest_road = np.where(labels == Label.ROAD, row_numbers, 240).min(0)
         assert (lowest_sky < highest_road).all()
         assert (labels[-1] != Label.SKY).all() and (labels[-5:] == Label.ROAD).mean() > 0.3
 
 
 def test_label_borders_lie_on_image_edges(frames):
-    """Labels shifted by a few pixels fit the image worse: every shift must lose contrast along the borders."""
+    """Label borders have the highest contrast in the image; any shift by 3 pixels reduces it."""
     for image, labels in frames:
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
         edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
@@ -90,8 +90,8 @@ def test_consecutive_frames_agree_and_distant_ones_do_not(camera, frames):
     assert (labels == following).mean() > 0.95
     assert (labels == later).mean() < 0.92
     for label in (Label.SKY, Label.BUILDING, Label.ROAD):
-        here, there = labels == label, following == label
-        assert (here & there).sum() / (here | there).sum() > 0.9, label
+        before, after = labels == label, following == label
+        assert (before & after).sum() / (before | after).sum() > 0.9, label
 
 
 def test_motion_changes_the_image_where_it_changes_the_labels(camera):
@@ -107,18 +107,18 @@ def test_size_does_not_change_the_scene(frames):
 
 
 @pytest.mark.parametrize(('width', 'height'), [(64, 48), (333, 251), (1280, 720)])
-def test_sizes(width, height):
+def test_frames_have_the_requested_size(width, height):
     image, labels = StreetCamera(width, height, seed=-3).render(10)
     assert image.shape == (height, width, 3) and labels.shape == (height, width)
 
 
 @pytest.mark.parametrize('arguments', [{'width': 0}, {'height': 9000}, {'fps': 0.0}, {'fps': float('nan')}])
-def test_bad_camera_arguments_are_rejected(arguments):
+def test_invalid_camera_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match='street camera'):
         StreetCamera(**arguments)
 
 
-def test_a_negative_frame_is_rejected(camera):
+def test_a_negative_frame_number_is_refused(camera):
     with pytest.raises(ValueError, match='frame -1'):
         camera.render(-1)
 
@@ -128,7 +128,7 @@ def test_frames_after_an_hour(camera):
     assert (labels == Label.ROAD).any() and image.std() > 10
 
 
-# Drawing: image and labels get the same pixels.
+# --- drawing: image and labels get the same pixels
 
 @pytest.fixture
 def canvas():
@@ -136,7 +136,7 @@ def canvas():
     return Canvas((0.0, 1.4, 0.0), 300.0, 160.0, 120.0, image, labels)
 
 
-@pytest.mark.parametrize('z0', [9.0, -5.0], ids=['ahead', 'cut at the near plane'])
+@pytest.mark.parametrize('z0', [9.0, -5.0], ids=['ahead', 'clipped at the near plane'])
 def test_a_wall_covers_image_and_labels_alike(canvas, z0):
     white = Texture(np.full((64, 64, 3), 255, np.uint8), NO_TINT)
     canvas.quad([(-3.1, 0, z0), (-3.1, 0, 24), (-3.1, 5.3, 24), (-3.1, 5.3, z0)], white, Label.BUILDING)
@@ -144,8 +144,8 @@ def test_a_wall_covers_image_and_labels_alike(canvas, z0):
     assert np.array_equal(canvas.image[..., 0] > 0, canvas.labels == Label.BUILDING)
 
 
-def test_a_cut_wall_keeps_its_texture_in_place(canvas):
-    """What is beside the camera does not squeeze the rest: the bright half begins at the middle of the wall."""
+def test_a_clipped_wall_keeps_the_position_of_its_texture(canvas):
+    """Clipping does not compress the texture: the bright half begins at the middle of the wall."""
     halves = np.repeat(np.repeat(np.uint8([[50, 250]]), 64, 0), 32, 1)
     texture = Texture(cv2.merge([halves] * 3), NO_TINT)
     canvas.quad([(-3, 0, -4), (-3, 0, 24), (-3, 3, 24), (-3, 3, -4)], texture, Label.FENCE)

@@ -1,4 +1,4 @@
-"""Names, phrases, ids and presets: what is refused, and what ids promise."""
+"""Names, phrases, ids and presets: what is refused, and what is guaranteed for ids."""
 
 import math
 
@@ -11,7 +11,7 @@ from lgseg_ros.vocabulary.text_embeddings import TextEmbeddings, load_text_embed
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 PHRASES = sorted({phrase for preset in load_presets().values() for spec in preset.classes.values()
-                for phrase in spec.phrases} | {f'thing {n}' for n in range(300)})
+                for phrase in spec.phrases} | {f'class {n}' for n in range(300)})
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def test_a_class_is_read_and_written_as_text():
     assert str(parse_class('car')) == 'car'
 
 
-def test_accents_may_be_typed_in_either_way():
-    """Composed, or decomposed as macOS writes them: people read the same word."""
-    one, other = (parse_class(f'{word}=Fußgänger|{word}') for word in ('caf\u00e9', 'cafe\u0301'))
-    assert one == other
+def test_composed_and_decomposed_accents_are_equal():
+    """macOS writes accents decomposed; they look the same."""
+    composed, decomposed = (parse_class(f'{name}=Fußgänger|{name}') for name in ('caf\u00e9', 'cafe\u0301'))
+    assert composed == decomposed
 
 
 @pytest.mark.parametrize('texts, reason', [
@@ -49,20 +49,20 @@ def test_accents_may_be_typed_in_either_way():
 def test_unusable_vocabularies_are_refused_with_the_reason(texts, reason):
     with pytest.raises(VocabularyError, match=reason) as caught:
         parse_classes(texts)
-    assert len(str(caught.value)) < 400   # a hostile name is not repeated whole
+    assert len(str(caught.value)) < 400   # a long name is shortened in the message
 
 
 def test_the_limit_is_255_phrases():
     assert len(parse_classes([f'c{n}' for n in range(255)])) == 255
 
 
-def test_unknown_phrases_are_named_with_near_ones(state):
+def test_unknown_phrases_are_reported_with_similar_ones(state):
     with pytest.raises(VocabularyError, match="'sidewlk' is not known .near: sidewalk"):
         state.replace(['road', 'sidewlk'])
     assert state.current is None
 
 
-def test_text_embeddings_belong_to_their_class(state, text_embeddings):
+def test_class_ids_of_the_text_embeddings(state, text_embeddings):
     vocabulary = state.replace(['vehicle=car|truck', 'sky'])
     assert vocabulary.class_ids.tolist() == [0, 0, 1]
     assert np.array_equal(vocabulary.text_embeddings, text_embeddings.lookup(['car', 'truck', 'sky']))
@@ -71,37 +71,37 @@ def test_text_embeddings_belong_to_their_class(state, text_embeddings):
 
 def test_an_id_is_never_given_to_another_name(state):
     rng = np.random.default_rng(1)
-    holder = {}
+    owners = {}
     for _ in range(60):
-        names = [f'thing {n}' for n in rng.choice(200, size=rng.integers(1, 9), replace=False)]
+        names = [f'class {n}' for n in rng.choice(200, size=rng.integers(1, 9), replace=False)]
         vocabulary = state.replace(names)
         assert len(set(vocabulary.ids)) == len(names)
         for name, i in zip(vocabulary.names, vocabulary.ids, strict=True):
-            assert holder.setdefault(i, name) == name
+            assert owners.setdefault(i, name) == name
             assert 0 <= i <= 254
-    assert [v for v in holder.values() if list(holder.values()).count(v) > 1] == []
+    assert [v for v in owners.values() if list(owners.values()).count(v) > 1] == []
 
 
-def test_when_ids_run_out_the_message_gives_the_fix(state):
-    state.replace([f'thing {n}' for n in range(255)])
+def test_when_ids_run_out_the_error_gives_the_fix(state):
+    state.replace([f'class {n}' for n in range(255)])
     before = state.current
     with pytest.raises(VocabularyError, match='restart the node'):
-        state.replace(['thing 260'])
+        state.replace(['class 260'])
     assert state.current is before
-    state.replace(['thing 3'])   # a known name still works
+    state.replace(['class 3'])   # an earlier name can still be used
 
 
 def test_a_refusal_changes_nothing(state):
     before = state.replace(['road', 'car'])
-    for bad in ([], ['road', 'road'], ['nonsense word'], [f'thing {n}' for n in range(256)]):
+    for classes in ([], ['road', 'road'], ['nonsense phrase'], [f'class {n}' for n in range(256)]):
         with pytest.raises(VocabularyError):
-            state.replace(bad)
+            state.replace(classes)
     with pytest.raises(VocabularyError, match='above 1'):
         state.replace(['sky'], confidence_threshold=1.5)
     with pytest.raises(VocabularyError, match='did you mean'):
         state.replace([], preset='cityscape')
     assert state.current is before
-    assert state.replace(['sky']).ids == (2,)   # refused names took no ids
+    assert state.replace(['sky']).ids == (2,)   # refused names got no ids
 
 
 @pytest.mark.parametrize('classes, preset, shared', [
@@ -110,99 +110,103 @@ def test_a_refusal_changes_nothing(state):
     (['sign', 'traffic light'], 'camvid', "'traffic light' is a phrase of 'sign' and of 'traffic light'"),
     (['car', 'truck'], '', ''), ([], 'cityscapes', ''), ([], 'autoware', ''), ([], 'nav2', '')])
 def test_a_phrase_of_two_classes_gives_a_warning(state, classes, preset, shared):
-    """Also one that only the preset gives: in camvid a sign is a traffic sign or a traffic light."""
+    """Also a phrase that comes from the preset: in camvid a sign is a traffic sign or a traffic light."""
     warning = state.prepare(classes, preset).warning
     assert warning.startswith(shared) and bool(warning) == bool(shared)
 
 
-def test_prepare_and_validate_have_no_effect(state):
+def test_prepare_and_validate_change_nothing(state):
     state.prepare(['road', 'car'])
     state.validate(['road', 'car'])
     assert state.current is None
     assert state.replace(['sky']).ids == (0,)
 
 
-def test_validate_checks_all_but_the_text_embeddings(state):
+def test_validate_checks_everything_except_the_text_embeddings(state):
     specs = state.validate(['vehicle=car|nonsense phrase', 'ROAD'], 'autoware', confidence_threshold=0.5)
     assert phrases_of(specs) == ['car', 'nonsense phrase', 'road']
-    state.replace(['thing 1'])
-    for classes, preset, confidence_threshold, reason in ((['a', 'a'], '', None, 'named twice'), ([], 'nope', None, 'is unknown'),
-                                               ([], 'autoware', None, 'needs id 0'), (['sky'], '', 2.0, 'above 1')):
+    state.replace(['class 1'])
+    for classes, preset, confidence_threshold, reason in (
+        (['a', 'a'], '', None, 'named twice'),
+        ([], 'nope', None, 'is unknown'),
+        ([], 'autoware', None, 'needs id 0'),
+        (['sky'], '', 2.0, 'above 1'),
+    ):
         with pytest.raises(VocabularyError, match=reason):
             state.validate(classes, preset, confidence_threshold)
 
 
-def test_threshold_is_kept_unless_given(state):
+def test_the_threshold_is_kept_unless_it_is_given(state):
     assert state.replace(['sky'], confidence_threshold=0.3).confidence_threshold == 0.3
-    for keep in (None, math.nan, -1.0):
-        assert state.replace(['sky'], confidence_threshold=keep).confidence_threshold == 0.3
+    for unset in (None, math.nan, -1.0):
+        assert state.replace(['sky'], confidence_threshold=unset).confidence_threshold == 0.3
     assert state.replace(['sky'], confidence_threshold=0.0).confidence_threshold == 0.0
 
 
 @pytest.mark.parametrize('name', load_presets())
-def test_presets_give_their_ids(state, name):
+def test_presets_have_their_own_ids(state, name):
     preset = load_presets()[name]
     vocabulary = state.replace([], preset.name)
     assert dict(zip(vocabulary.ids, vocabulary.names, strict=True)) == {i: s.name for i, s in preset.classes.items()}
 
 
-def test_the_real_text_embeddings_hold_all_phrases_of_the_presets(clip_text_embeddings):
+def test_clip_text_embeddings_contain_all_phrases_of_the_presets(clip_text_embeddings):
     for preset in load_presets().values():
         clip_text_embeddings.lookup([phrase for spec in preset.classes.values() for phrase in spec.phrases])
 
 
-def test_classes_with_a_preset_take_its_ids_and_phrases(state):
-    vocabulary = state.replace(['VEHICLE', 'ROAD', 'thing 5', 'SKY=thing 6'], 'autoware')
+def test_classes_of_a_preset_get_its_ids_and_phrases(state):
+    vocabulary = state.replace(['VEHICLE', 'ROAD', 'class 5', 'SKY=class 6'], 'autoware')
     assert vocabulary.ids[:2] == (7, 9) and vocabulary.ids[3] == 15
     assert vocabulary.ids[2] == 16
     assert vocabulary.specs[0].phrases == ('car', 'truck', 'bus')
-    assert vocabulary.specs[3].phrases == ('thing 6',)
+    assert vocabulary.specs[3].phrases == ('class 6',)
     own = state.prepare(['BUILDING=building', 'ROAD'], 'autoware').specs[0]
-    assert own.phrases == ('building',), 'a phrase that is given is not replaced, even by the same name'
-    assert state.prepare([str(own)], 'autoware').specs[0].phrases == ('building',), 'its text can be given again'
+    assert own.phrases == ('building',), 'a given phrase is not replaced, even if it equals the name'
+    assert state.prepare([str(own)], 'autoware').specs[0].phrases == ('building',), 'its text can be parsed again'
 
 
-@pytest.mark.parametrize('taken', [['thing 1', 'thing 2'], ['thing 1']])   # 0 and 1; only 0, its UNKNOWN
+@pytest.mark.parametrize('taken', [['class 1', 'class 2'], ['class 1']])   # ids 0 and 1; only 0, Autoware's UNKNOWN
 def test_fixed_ids_are_refused_when_taken(state, taken):
     before = state.replace(taken)
     with pytest.raises(VocabularyError, match='preset:=autoware'):
         state.replace(['SKY'], 'autoware')
     assert state.current is before
-    assert state.replace(['thing 9']).ids == (len(taken),)   # the refused preset claimed nothing
+    assert state.replace(['class 9']).ids == (len(taken),)   # the refused preset reserved no ids
 
 
-def test_autowares_ids_are_never_given_to_other_names(text_embeddings):
-    """Its filter deletes points by id: also those of 0 and of the labels that are no classes of the preset."""
+def test_the_ids_of_autoware_are_never_given_to_other_names(text_embeddings):
+    """Autoware deletes points by id, including 0 and the labels that are not classes of the preset."""
     autoware = load_presets()['autoware']
     assert sorted(autoware.fixed.values()) == list(range(16))
     ids = {}
     state = VocabularyState(text_embeddings, ids)
-    assert state.replace(['ROAD', 'thing 1', 'thing 2'], 'autoware').ids == (9, 16, 17)
-    assert state.replace(['thing 3', 'thing 4']).ids == (18, 19)   # the run goes on without naming the preset
-    assert min(state.replace([], 'camvid').ids) == 20              # nor does another preset get them
-    assert VocabularyState(text_embeddings, ids).replace(['thing 5', 'SKY=sky']).ids[1] == 15
-    assert state.replace(['ROAD_PAINT=thing 6']).ids == (11,)      # a label of Autoware's by its own name
+    assert state.replace(['ROAD', 'class 1', 'class 2'], 'autoware').ids == (9, 16, 17)
+    assert state.replace(['class 3', 'class 4']).ids == (18, 19)   # later vocabularies do not name the preset
+    assert min(state.replace([], 'camvid').ids) == 20              # another preset does not get them either
+    assert VocabularyState(text_embeddings, ids).replace(['class 5', 'SKY=sky']).ids[1] == 15
+    assert state.replace(['ROAD_PAINT=class 6']).ids == (11,)      # a label of Autoware by its own name
 
 
-def test_a_preset_that_was_only_prepared_claims_nothing(state):
+def test_a_preset_that_was_only_prepared_reserves_no_ids(state):
     state.prepare([], 'autoware')
-    assert state.replace(['thing 1']).ids == (0,)
+    assert state.replace(['class 1']).ids == (0,)
 
 
-def test_presets_without_fixed_ids_give_way(state):
+def test_presets_without_fixed_ids_share_the_ids_of_the_run(state):
     state.replace([], 'camvid')
     vocabulary = state.replace([], 'cityscapes')
     assert len(set(vocabulary.ids)) == 19
-    assert dict(zip(vocabulary.names, vocabulary.ids, strict=True))['sky'] == 0   # its id of this run
+    assert dict(zip(vocabulary.names, vocabulary.ids, strict=True))['sky'] == 0   # the id that it got first in this run
 
 
-def test_embedding_files_are_checked(tmp_path):
-    missing = tmp_path / 'none.npz'
-    with pytest.raises(VocabularyError, match='none.npz'):
+def test_damaged_files_of_text_embeddings_are_refused(tmp_path):
+    missing = tmp_path / 'missing.npz'
+    with pytest.raises(VocabularyError, match='missing.npz'):
         load_text_embeddings(missing)
-    (tmp_path / 'bad.npz').write_bytes(b'PK\x03\x04 not really')
-    with pytest.raises(VocabularyError, match='bad.npz'):
-        load_text_embeddings(tmp_path / 'bad.npz')
+    (tmp_path / 'damaged.npz').write_bytes(b'PK\x03\x04 not really')
+    with pytest.raises(VocabularyError, match='damaged.npz'):
+        load_text_embeddings(tmp_path / 'damaged.npz')
     np.savez(tmp_path / 'pickle.npz', names=np.array(['a', None], object), embeddings=np.ones((2, 3)))
     with pytest.raises(VocabularyError, match='pickle.npz'):
         load_text_embeddings(tmp_path / 'pickle.npz')
