@@ -15,7 +15,7 @@ from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.weights import load_weights
 weights = load_weights(sys.argv[1])
 for precision in ('fp32', 'auto'):
-    OnnxRuntimeEngine(weights, threads=1, precision=precision)
+    OnnxRuntimeEngine(weights, num_threads=1, precision=precision)
 print(f'{len(weights.text_embeddings)} phrases')
 """
 # Every engine that works here, in each precision, on its self-test at the default image size.
