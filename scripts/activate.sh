@@ -1,16 +1,16 @@
-# source scripts/activate.sh (bash or zsh): the shell then has ROS 2, the package and its services, after
-# scripts/setup.sh has run. Sourcing it twice is harmless.
+# source scripts/activate.sh (bash or zsh), after scripts/setup.sh: adds ROS 2, the package and its services to the
+# shell. It can be sourced more than once.
 # shellcheck shell=bash disable=SC1090,SC2154
 
 if [ -n "${BASH_VERSION:-}" ]; then
     _lgseg_file=${BASH_SOURCE[0]}
 else
-    eval '_lgseg_file=${(%):-%x}' # zsh's name for the same; other shells cannot parse it
+    eval '_lgseg_file=${(%):-%x}' # the same in zsh; other shells cannot parse it
 fi
 LGSEG_ROOT=$(cd "$(dirname "$_lgseg_file")/.." && pwd -P)
 unset _lgseg_file
 
-# _lgseg_prepend VARIABLE FOLDER: unless it is there already.
+# _lgseg_prepend VARIABLE FOLDER: prepend the folder unless the variable has it.
 _lgseg_prepend() {
     eval "_lgseg_value=\${$1:-}"
     case ":$_lgseg_value:" in
@@ -20,7 +20,7 @@ _lgseg_prepend() {
     unset _lgseg_value
 }
 
-# ROS set-up files read variables that may be unset.
+# ROS setup files read variables that may be unset.
 case $- in *u*) _lgseg_u=1 && set +u ;; *) _lgseg_u= ;; esac
 
 if [ ! -f "$LGSEG_ROOT/.venv/ros" ]; then
@@ -30,13 +30,13 @@ if [ ! -f "$LGSEG_ROOT/.venv/ros" ]; then
     return 1
 fi
 
-# .venv/ros says where ROS comes from: "wheels", or the folder of a distribution.
+# .venv/ros holds the source of ROS: "wheels", or the folder of a distribution.
 _lgseg_ros=$(cat "$LGSEG_ROOT/.venv/ros")
 if [ "$_lgseg_ros" = wheels ]; then
     export ROS_DISTRO=jazzy ROS_VERSION=2 ROS_PYTHON_VERSION=3
     _lgseg_prepend AMENT_PREFIX_PATH "$LGSEG_ROOT/.venv"
     _lgseg_prepend CMAKE_PREFIX_PATH "$LGSEG_ROOT/.venv"
-    # The wheels re-execute every Python that starts without this variable, to set LD_LIBRARY_PATH as done here.
+    # Without this variable, the wheels re-execute Python to set LD_LIBRARY_PATH. It is set here.
     for _lgseg_libs in "$LGSEG_ROOT"/.venv/lib/python3.11/site-packages/ros_*.libs "$LGSEG_ROOT/.venv/lib"; do
         _lgseg_prepend LD_LIBRARY_PATH "$_lgseg_libs"
     done
@@ -50,7 +50,7 @@ else
 fi
 
 export VIRTUAL_ENV="$LGSEG_ROOT/.venv"
-PATH=":$PATH:" # first even where another environment was activated in between
+PATH=":$PATH:" # first, even if another environment has been activated since
 PATH=${PATH//":$LGSEG_ROOT/.venv/bin:"/:}
 PATH=${PATH#:}
 export PATH="$LGSEG_ROOT/.venv/bin:${PATH%:}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# colcon build and colcon test as in a user's workspace. See --help.
+# Run colcon build and colcon test as in a user's workspace. See --help.
 set -euo pipefail
 
 usage() {
@@ -7,14 +7,14 @@ usage() {
 usage: scripts/colcon_test.sh [WORKSPACE] [--ctest-args ARGUMENTS ...]
 
 Clones HEAD of this repository into WORKSPACE/src, builds it with colcon and runs colcon test: the tests in test/unit
-and test/node, with the ROS 2 that scripts/setup.sh uses (wheels, or the sourced distribution). Ends with what
-`colcon test-result --verbose` reports.
+and test/node, with the ROS 2 that scripts/setup.sh uses (wheels, or the sourced distribution). Ends with the output
+of `colcon test-result --verbose`.
 
-  WORKSPACE      an empty or absent folder (default: a temporary one, removed at the end)
-  --ctest-args   handed to ctest, such as --ctest-args -R unit
+  WORKSPACE      an empty or new folder (default: a temporary one, removed at the end)
+  --ctest-args   arguments of ctest, such as --ctest-args -R unit
   --help         this text
 
-With a distribution the same by hand: colcon build --packages-up-to lgseg_ros, colcon test --packages-select lgseg_ros.
+Manually, with a distribution: colcon build --packages-up-to lgseg_ros, colcon test --packages-select lgseg_ros.
 TEXT
 }
 
@@ -46,7 +46,7 @@ make_workspace() {
     [ ! -e "$LGSEG_ROOT/../shared" ] || ln -s "$(realpath "$LGSEG_ROOT/../shared")" "$WORKSPACE/src/shared"
 }
 
-# The environment without this checkout's own build: the workspace must not find its package there.
+# Remove this checkout's own build from the environment: the workspace must not find its package there.
 leave_own_build() {
     local variable entry kept entries
     for variable in AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PATH PYTHONPATH; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The documentation site. See --help.
+# Build the documentation site. See --help.
 set -euo pipefail
 
 usage() {
@@ -7,10 +7,10 @@ usage() {
 usage: scripts/docs.sh [--serve] [--out FOLDER]
 
 Builds the documentation site from docs/ and the docstrings of lgseg_ros. A broken link or anchor is an error.
-Nothing is loaded from the network.
+The site loads nothing from the network.
 
-  --out FOLDER   where the site goes (default: site/; open site/index.html)
-  --serve        build, serve on http://127.0.0.1:8000, and build again whenever a file changes
+  --out FOLDER   output folder (default: site/; open site/index.html)
+  --serve        build, serve on http://127.0.0.1:8000, and rebuild when a file changes
   --help         this text
 TEXT
 }
@@ -40,4 +40,4 @@ export NO_MKDOCS_2_WARNING=1 # an advertisement, not a warning about this site
 if [ "$SERVE" = yes ]; then exec "$VENV/bin/python" -m mkdocs serve; fi
 # Not --quiet: it hides warnings from --strict, too.
 "$VENV/bin/python" -m mkdocs build --strict --clean --site-dir "$OUT"
-say "built: $OUT/index.html"
+log "built: $OUT/index.html"

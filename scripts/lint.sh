@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# All static checks on this machine, set-up included. See --help.
+# Set up and run all static checks. See --help.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 usage: scripts/lint.sh [--fix] [CHECK ...]
 
-Sets everything up with what the tests need (scripts/setup.sh --with train --with test), then runs every check,
-also after one has failed. The exit code is 0 where all passed.
+Installs the requirements of the tests (scripts/setup.sh --with train --with test), then runs every check, also
+after one has failed. The exit code is 0 if all have passed.
 
   ruff         style, imports, naming, docstrings and annotations of the Python code
   mypy         types: --strict for the core rooms, annotated functions everywhere (pyproject.toml)
   yamllint     YAML files
   schema       the GitHub workflows and issue forms against their schemas
-  actionlint   the GitHub workflows; skipped where it is not in PATH (requirements/actionlint.txt)
+  actionlint   the GitHub workflows; skipped if it is not in PATH (requirements/actionlint.txt)
   shellcheck   shell scripts
 
   CHECK    run only these
-  --fix    let ruff repair what it can
+  --fix    let ruff fix what it can
   --help   this text
 TEXT
 }
@@ -55,7 +55,7 @@ check_schema() {
     check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*_*.yml
 }
 check_actionlint() {
-    if command -v actionlint >/dev/null; then actionlint; else say "actionlint is not in PATH: skipped"; fi
+    if command -v actionlint >/dev/null; then actionlint; else log "actionlint is not in PATH: skipped"; fi
 }
 check_shellcheck() { shellcheck --external-sources scripts/*.sh .ci/run bin/completion.bash; }
 
@@ -68,10 +68,10 @@ main() {
     for check in "${CHECKS[@]}"; do
         started=$SECONDS
         if "check_$check"; then
-            say "$check: passed, $((SECONDS - started)) s"
+            log "$check: passed, $((SECONDS - started)) s"
         else
             failed+=("$check")
-            say "$check: FAILED, $((SECONDS - started)) s"
+            log "$check: FAILED, $((SECONDS - started)) s"
         fi
     done
     [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}" "One check alone: scripts/lint.sh ${failed[0]}"
