@@ -10,14 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from vision_msgs.msg import LabelInfo
 
 from lgseg_ros.demo.run import process_environment
 from lgseg_ros.demo.street import StreetCamera
@@ -42,7 +43,7 @@ def latched_qos(depth: int) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def stamp_ns(message: Any) -> int:
+def stamp_ns(message: Image | LabelInfo) -> int:
     """Return the stamp of a message's header in nanoseconds."""
     return int(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
 
@@ -109,7 +110,7 @@ class MaskListener:
 class ExecutorThread:
     """Spins a node in a thread of its own."""
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Node) -> None:
         """Start to spin `node`."""
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)

@@ -44,6 +44,7 @@ from node_harness import (
     stamp_ns,
     start_node,
 )
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import qos_profile_sensor_data
@@ -82,7 +83,7 @@ class CameraPeer:
         corrupt_field: (field, value, number of images): a fault to inject into the next images.
     """
 
-    def __init__(self, node: Any, name: str, size: tuple[int, int]) -> None:
+    def __init__(self, node: Node, name: str, size: tuple[int, int]) -> None:
         """Publish images of `size`, width and height, and subscribe to masks and LabelInfo."""
         self.name, self.sent, self.masks, self.mismatches = name, 0, 0, 0
         self.paused_until = 0.0
@@ -96,7 +97,7 @@ class CameraPeer:
         self._labels: deque[tuple[int, set[int]]] = deque(maxlen=1000)
         self._names: dict[int, str] = {}
 
-    def send(self, image: Pixels, node: Any) -> None:
+    def send(self, image: Pixels, node: Node) -> None:
         """Publish an image, corrupt if a fault asked for it."""
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id=self.name)
         message = image_message(image, 'bgr8', header)
@@ -128,7 +129,7 @@ class CameraPeer:
 class Soak:
     """The peer of the node: cameras, vocabulary changes, faults and measurements."""
 
-    def __init__(self, node: Any, process: Process, rate: float, seed: int) -> None:
+    def __init__(self, node: Node, process: Process, rate: float, seed: int) -> None:
         """Create the clients of the node.
 
         Args:
