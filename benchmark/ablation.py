@@ -11,8 +11,10 @@ epoch: nothing is chosen on the validation split.
 
     python benchmark/ablation.py --data ../shared/data/camvid --text-embeddings ../shared/text/clip_vit_b16_bank.npz
     python benchmark/ablation.py --data DIR --text-embeddings NPZ --epochs 100 --crop 352x480 --batch-size 16
-    python benchmark/ablation.py --data DIR --text-embeddings NPZ --backbone resnet18 --heads text-to-image both --name resnet18
-    python benchmark/ablation.py --data DIR --text-embeddings NPZ --unseen car,tree,pavement --heads lseg both --name unseen
+    python benchmark/ablation.py --data DIR --text-embeddings NPZ --backbone resnet18 --heads text-to-image both \\
+                                 --name resnet18
+    python benchmark/ablation.py --data DIR --text-embeddings NPZ --unseen car,tree,pavement --heads lseg both \\
+                                 --name unseen
 """
 
 import argparse
@@ -32,13 +34,13 @@ from head_cost import count_gmacs, count_parameters, time_heads
 
 from lgseg_ros.cli import eval as evaluation
 from lgseg_ros.cli import train as training
-from lgseg_ros.cli.export import portable
-from lgseg_ros.engines.cpu import machine
 from lgseg_ros.engines.preprocessing import Frame, network_size, to_network
 from lgseg_ros.training.dataset import load_dataset, read_description
 from lgseg_ros.training.distributed import select_device
+from lgseg_ros.training.export import portable
 from lgseg_ros.training.prompts import evaluation_prompts
 from lgseg_ros.training.run_directory import load_run, read_log, versions
+from lgseg_ros.utils.hardware import machine
 from lgseg_ros.vocabulary.classes import parse_classes
 from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 
@@ -139,8 +141,9 @@ def rename(arguments: argparse.Namespace, entry: Entry) -> None:
     prompts = {spec.name: list(spec.phrases) for spec in parse_classes(arguments.prompts.split(','))}
     if not path.exists() or json.loads(path.read_text())['prompts'] != prompts:
         call(evaluation,
-             ['eval', '--run', str(entry.folder), '--text-embeddings', arguments.text_embeddings, '--data', arguments.data, '--split', 'val',
-                          '--device', arguments.device, '--prompts', arguments.prompts, '--json', str(path)])
+             ['eval', '--run', str(entry.folder), '--text-embeddings', arguments.text_embeddings,
+              '--data', arguments.data, '--split', 'val', '--device', arguments.device,
+              '--prompts', arguments.prompts, '--json', str(path)])
 
 
 def settings_of(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
@@ -231,7 +234,8 @@ def costs(arguments: argparse.Namespace, entries: list[Entry]) -> dict[str, dict
     """{head: parameters, gmacs, cpu_ms} of the trained networks of the first seed, at the data set's own prompts."""
     models = {entry.head: load_run(entry.folder).model for entry in entries if entry.seed == 0}
     dataset = load_dataset(arguments.data, 'val')
-    embeddings = torch.from_numpy(evaluation_prompts(dataset.specs, load_text_embeddings(arguments.text_embeddings)).vectors)
+    prompts = evaluation_prompts(dataset.specs, load_text_embeddings(arguments.text_embeddings))
+    embeddings = torch.from_numpy(prompts.vectors)
     size = network_size(*dataset.images[0].shape[:2])
     image = to_network(Frame(np.ascontiguousarray(dataset.images[0]), 'rgb'), size)
     milliseconds = time_heads(models, embeddings, image, arguments.iterations)

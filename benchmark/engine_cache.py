@@ -24,13 +24,13 @@ import numpy as np
 from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.engines import cache_key
-from lgseg_ros.engines.cpu import has_half, has_int8_dot, machine
-from lgseg_ros.engines.selection import ENGINES, PRECISIONS, close_engine, engine_class
-from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
+from lgseg_ros.engines.preprocessing import Frame
+from lgseg_ros.engines.selection import ENGINES, PRECISIONS, engine_class
 from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.utils.hardware import has_half, has_int8_dot, machine
 from lgseg_ros.vocabulary.vocabulary import Vocabulary, VocabularyState
 
 # name: the steps (precision, threads) that use one cache in this order; the last one is judged.
@@ -59,7 +59,8 @@ def use_library_key() -> None:
 
 def mask_of(precision: str, num_threads: int, vocabulary: Vocabulary) -> np.ndarray:
     """The ids that OpenVINO gives.  Raises SelfTestError."""
-    return OpenVinoEngine(load_weights(), num_threads, precision=precision).run([Frame(street(), 'bgr')], vocabulary)[0].ids
+    engine = OpenVinoEngine(load_weights(), num_threads, precision=precision)
+    return engine.run([Frame(street(), 'bgr')], vocabulary)[0].ids
 
 
 def camvid() -> Vocabulary:
@@ -150,14 +151,14 @@ def self_tests() -> list[dict[str, Any]]:
                     for _ in range(3):
                         engine.run([frame], words)
                     frame_ms = (time.perf_counter() - began) / 3 * 1e3
-                    close_engine(engine)
+                    engine.close()
             except Exception as error:   # of the library's own kind
                 print(f'not available: {name} {precision}: {error}')
                 continue
             rows.append({'engine': name, 'precision': precision, 'size': f'{results[0].size[1]}x{results[0].size[0]}',
                          'agreement': round(min(result.agreement for result in results), 5),
                          'confidence_error': round(max(result.confidence_error for result in results), 5),
-                         'vocabularies': min(result.vocabularies for result in results),
+                         'vocabularies': min(result.num_vocabularies for result in results),
                          'ms': round(float(np.median([result.milliseconds for result in results])), 1),
                          'frame_480x360_ms': round(frame_ms, 1)})
             print(json.dumps(rows[-1]), flush=True)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lgseg_ros.engines.cpu import usable_cores
 from lgseg_ros.engines.onnxruntime_engine import session_options
 from lgseg_ros.model.network import BaseNetwork
 from lgseg_ros.model.onnx_export import export_onnx
+from lgseg_ros.utils.hardware import usable_cores
 
 
 def count_parameters(model: BaseNetwork) -> int:

@@ -159,7 +159,7 @@ class TextSource:
         quoted = ' '.join(_quote(phrase) for phrase in phrases)
         command = 'lgseg embed ' + (quoted if len(quoted) <= 100 else _quote(phrases[0]))
         return (f'{describe_unknown(phrases, known)}; {reason[:130]}; to add: {command} where CLIP is installed '
-                '(on another machine: with --out words.npz, then "lgseg embed --import words.npz" here)')
+                '(on another machine: with --out FILE.npz, then "lgseg embed --import FILE.npz" here)')
 
 
 def load_matching_encoder(weights: TextWeights, space: TextSpace, checkpoint: Path, quick_gelu: bool) -> TextEncoder:
