@@ -1,4 +1,4 @@
-"""The table of heads: LSeg-style, DenseCLIP-style, and ours with no, one or both bridges.
+r"""The table of heads: LSeg-style, DenseCLIP-style, and ours with no, one or both bridges.
 
 Every entry is one "lgseg train" with the settings given here; backbone, pyramid, upsampling, losses and data are the
 same.  Ours without bridges still has what the baselines have not, its CNN blocks and a learned projection of the text:
@@ -11,9 +11,9 @@ epoch: nothing is chosen on the validation split.
 
     python benchmark/ablation.py --data ../shared/data/camvid --text-embeddings ../shared/text/clip_vit_b16_bank.npz
     python benchmark/ablation.py --data DIR --text-embeddings NPZ --epochs 100 --crop 352x480 --batch-size 16
-    python benchmark/ablation.py --data DIR --text-embeddings NPZ --backbone resnet18 --heads text-to-image both \\
+    python benchmark/ablation.py --data DIR --text-embeddings NPZ --backbone resnet18 --heads text-to-image both \
                                  --name resnet18
-    python benchmark/ablation.py --data DIR --text-embeddings NPZ --unseen car,tree,pavement --heads lseg both \\
+    python benchmark/ablation.py --data DIR --text-embeddings NPZ --unseen car,tree,pavement --heads lseg both \
                                  --name unseen
 """
 

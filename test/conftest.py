@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'
 
-# Test modules import helpers by plain name. Not pytest's option `pythonpath`: Humble's pytest 6 does not know it.
+# Test modules import helpers by plain name. Not pytest's option `pythonpath`: Humble's pytest 6 does not support it.
 sys.path[:0] = [str(ROOT / 'test' / folder) for folder in ('helpers', '', 'unit')]
 
 from tiny_clip import tiny_clip_folder, tiny_clip_weights  # noqa: E402, F401 (fixtures)
