@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'
 
 # Test modules import helpers by plain name. Not pytest's option `pythonpath`: Humble's pytest 6 does not support it.
-sys.path[:0] = [str(ROOT / 'test' / folder) for folder in ('helpers', '', 'unit')]
+sys.path[:0] = [str(ROOT / 'test' / folder) for folder in ('helpers', 'unit')]
 
 from tiny_clip import tiny_clip_folder, tiny_clip_weights  # noqa: E402, F401 (fixtures)
 
@@ -37,7 +37,7 @@ def pytest_report_header():
 
 
 @pytest.fixture(autouse=True, scope='session')
-def allocator_left_alone():
+def unchanged_allocator():
     """Training must not configure the allocator of this process to keep memory: other tests measure what is freed."""
     if 'torch' in MISSING:
         yield

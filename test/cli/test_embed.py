@@ -1,4 +1,4 @@
-"""`lgseg embed`: phrases are embedded, carried to another machine, checked and listed, with a real, very small CLIP."""
+"""`lgseg embed`: phrases are embedded, exported, imported, checked and listed; with a real, very small CLIP."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tiny_clip import CLASS_NAMES, WITHOUT_CLIP, run_python
 
 @pytest.fixture
 def embed(tiny_clip_weights):
-    """Runs `lgseg embed` for the small weights; returns the exit code."""
+    """A function that runs `lgseg embed` with the small weights and returns the exit code."""
     return lambda *arguments: main(['embed', '--weights', str(tiny_clip_weights.path), *map(str, arguments)])
 
 
@@ -25,7 +25,7 @@ def cached(tiny_clip_weights):
     return TextSource(tiny_clip_weights).cache.templates
 
 
-def test_phrases_go_into_the_cache(embed, tiny_clip_weights, tmp_path, capsys):
+def test_phrases_are_added_to_the_cache(embed, tiny_clip_weights, tmp_path, capsys):
     (tmp_path / 'phrases.txt').write_text('# for the yard\nreach_truck   # lifts\n\nvehicle=Tugger|car\n')
     assert embed('forklift', '--from', tmp_path / 'phrases.txt') == 0
     assert cached(tiny_clip_weights) == dict.fromkeys(['forklift', 'reach truck', 'tugger', 'car'], 'a photo of a {}')
@@ -33,29 +33,33 @@ def test_phrases_go_into_the_cache(embed, tiny_clip_weights, tmp_path, capsys):
     assert '4 phrases in' in out and '1 of them (car)' in out
 
 
-def test_a_file_is_carried_to_a_machine_without_clip(embed, tiny_clip_weights, tmp_path):
+def test_phrases_are_imported_on_a_machine_without_clip(embed, tiny_clip_weights, tmp_path):
     file, robot = tmp_path / 'phrases.npz', tmp_path / 'robot'
     assert embed('forklift', 'pallet', '--out', file) == 0
     assert cached(tiny_clip_weights) == {}
-    rows = TextSource(tiny_clip_weights).lookup(['forklift', 'pallet'])   # here, by the encoder
-    answer = run_python(WITHOUT_CLIP + '''
+    encoded = TextSource(tiny_clip_weights).lookup(['forklift', 'pallet'])   # by the text encoder
+    completed = run_python(WITHOUT_CLIP + '''
 from lgseg_ros.cli.main import main
 assert main(['embed', '--weights', sys.argv[1], '--import', sys.argv[2]]) == 0
 from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
 print(TextSource(load_weights(sys.argv[1])).lookup(["forklift", "pallet"]).tobytes().hex())
 main(['embed', '--weights', sys.argv[1], 'crate'])''', tiny_clip_weights.path, file, LGSEG_CACHE=str(robot))
-    there = np.frombuffer(bytes.fromhex(answer.stdout.splitlines()[-1]), np.float32).reshape(2, 8)
-    assert np.allclose(there, rows, atol=1e-6)
-    assert 'lgseg embed: open_clip is not installed here (pip install open_clip_torch)' in answer.stderr
+    imported = np.frombuffer(bytes.fromhex(completed.stdout.splitlines()[-1]), np.float32).reshape(2, 8)
+    assert np.allclose(imported, encoded, atol=1e-6)
+    assert 'lgseg embed: open_clip is not installed here (pip install open_clip_torch)' in completed.stderr
 
 
 def test_templates_change_and_average_the_vectors(embed, tmp_path):
-    (tmp_path / 'two.txt').write_text('# two\na photo of a {}\nthe {} there\n')
-    ways = {'plain': (), 'one': ('--template', 'the {} there'), 'two': ('--templates', tmp_path / 'two.txt'),
-            'many': ('--templates', 'ensemble')}
+    (tmp_path / 'two.txt').write_text('# two\na photo of a {}\nthe {} outside\n')
+    template_options = {
+        'plain': (),
+        'one': ('--template', 'the {} outside'),
+        'two': ('--templates', tmp_path / 'two.txt'),
+        'many': ('--templates', 'ensemble'),
+    }
     files = {}
-    for name, options in ways.items():
+    for name, options in template_options.items():
         assert embed('forklift', '--out', tmp_path / f'{name}.npz', *options) == 0
         files[name] = read_embeddings(tmp_path / f'{name}.npz')
     vectors = {name: file.vectors[0] for name, file in files.items()}
@@ -63,21 +67,21 @@ def test_templates_change_and_average_the_vectors(embed, tmp_path):
     assert np.allclose(vectors['two'], mean / np.linalg.norm(mean), atol=1e-6)
     assert vectors['plain'] @ vectors['one'] < 0.9999
     assert all(np.linalg.norm(v) == pytest.approx(1, abs=1e-6) for v in vectors.values())
-    labels = [file.templates[0] for file in files.values()]
-    assert labels == ['a photo of a {}', 'the {} there', '2 templates', '8 templates']
-    assert files['one'].space.template == 'the {} there', 'weights trained with it keep this template'
+    descriptions = [file.templates[0] for file in files.values()]
+    assert descriptions == ['a photo of a {}', 'the {} outside', '2 templates', '8 templates']
+    assert files['one'].space.template == 'the {} outside', 'weights trained with it keep this template'
 
 
-def test_list_names_the_source_of_each_phrase(embed, tiny_clip_weights, capsys, monkeypatch):
+def test_list_prints_the_source_of_each_phrase(embed, tiny_clip_weights, capsys, monkeypatch):
     embed('forklift')
     capsys.readouterr()
     assert embed('--list', '--json') == 0
-    known = json.loads(capsys.readouterr().out)
-    assert known['phrases'] == sorted(CLASS_NAMES) and known['cache']['phrases'] == {'forklift': 'a photo of a {}'}
-    assert known['text_encoder']['model'] == 'tiny' and known['text_encoder']['available']
-    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', 'gone.safetensors')
+    listed = json.loads(capsys.readouterr().out)
+    assert listed['phrases'] == sorted(CLASS_NAMES) and listed['cache']['phrases'] == {'forklift': 'a photo of a {}'}
+    assert listed['text_encoder']['model'] == 'tiny' and listed['text_encoder']['available']
+    monkeypatch.setenv('LGSEG_CLIP_WEIGHTS', 'missing.safetensors')
     assert embed('--list') == 0
-    assert 'refused, because the CLIP weights file gone.safetensors does not exist' in capsys.readouterr().out
+    assert 'refused, because the CLIP weights file missing.safetensors does not exist' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('arguments, reason', [
@@ -90,7 +94,7 @@ def test_list_names_the_source_of_each_phrase(embed, tiny_clip_weights, capsys, 
     (('--import', 'no-such-file.npz'), 'is not a file of text embeddings'),
     (('forklift', '--out', '/dev/null/x.npz'), '/dev/null'),
 ])
-def test_errors_give_the_reason(embed, tiny_clip_weights, capsys, arguments, reason):
+def test_embed_errors_give_the_reason(embed, tiny_clip_weights, capsys, arguments, reason):
     assert embed(*arguments) == 1
     assert reason in capsys.readouterr().err
     assert cached(tiny_clip_weights) == {}
@@ -104,7 +108,8 @@ def test_a_checkpoint_of_other_weights_is_refused(embed, tiny_clip_weights, tiny
 
 def test_imported_vectors_are_compared_with_those_of_the_weights(embed, tiny_clip_weights, tiny_clip_folder, tmp_path,
                                                                  capsys):
-    """A file without the encoder's name is accepted if known phrases agree. A correct name alone is not enough."""
+    """A file that names no encoder is accepted if known phrases agree. A correct name alone is not sufficient."""
+
     def exported(checkpoint, space=None):
         path = tmp_path / 'embeddings.npz'
         assert main(['embed', *CLASS_NAMES[:5], 'forklift', '--out', str(path), '--model',
@@ -126,7 +131,7 @@ def test_imported_vectors_are_compared_with_those_of_the_weights(embed, tiny_cli
     assert 'forklift' in cached(tiny_clip_weights)
 
 
-def test_embeddings_to_train_with_name_their_encoder_and_template(tiny_clip_folder, tmp_path, capsys):
+def test_embeddings_for_training_contain_encoder_and_template(tiny_clip_folder, tmp_path, capsys):
     options = ['embed', 'forklift', '--out', str(tmp_path / 'embeddings.npz'),
                '--model', str(tiny_clip_folder / 'tiny.json')]
     assert main([*options, '--pretrained', str(tiny_clip_folder / 'right.safetensors'), '--template', 'the {}']) == 0
@@ -138,7 +143,7 @@ def test_embeddings_to_train_with_name_their_encoder_and_template(tiny_clip_fold
     assert 'need --pretrained' in capsys.readouterr().err
 
 
-def test_models_with_a_quick_gelu_variant_are_known(tiny_clip_folder):
+def test_models_with_a_quick_gelu_variant(tiny_clip_folder):
     assert quickgelu_variant('ViT-B-16') == 'ViT-B-16-quickgelu' and quickgelu_variant('ViT-B-16-SigLIP') is None
 
 
@@ -148,15 +153,15 @@ def test_a_file_of_an_unknown_encoder_is_refused(embed, tmp_path, capsys):
     assert 'its text encoder is unknown' in capsys.readouterr().err
 
 
-def test_a_cache_that_cannot_be_written_fails_the_command(embed, tmp_path, monkeypatch, capsys):
+def test_an_unwritable_cache_is_an_error(embed, tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path / 'file'))
     assert embed('forklift') == 1
     assert 'LGSEG_CACHE names another folder' in capsys.readouterr().err
 
 
-def test_real_clip_vectors_match_the_shipped_weights(shared, weights, tmp_path, monkeypatch, capsys):
-    """350 real vectors in a file that does not name the encoder. Vectors of other names are refused."""
+def test_clip_vectors_match_the_shipped_weights(shared, weights, tmp_path, monkeypatch, capsys):
+    """350 CLIP vectors in a file that does not name the encoder. Vectors assigned to other names are refused."""
     monkeypatch.setenv('LGSEG_CACHE', str(tmp_path))
     source = tmp_path / 'real.npz'
     shutil.copy(shared / 'text' / 'clip_vit_b16_bank.npz', source)
