@@ -180,7 +180,7 @@ def test_a_hanging_engine_is_reported(engine, monkeypatch):
 class SlowEngine(FailingEngine):
     """Adds what the node calls on an engine; counts the calls of `close`."""
 
-    closed = 0
+    closed, failure = 0, ''
 
     def summary(self):
         return 'slow'
