@@ -18,7 +18,7 @@ from lgseg_ros.engines.selection import create_engine
 from lgseg_ros.engines.self_test import SelfTestError
 from lgseg_ros.engines.self_test_data import SMALL
 from lgseg_ros.engines.torch_engine import TorchEngine
-from lgseg_ros.engines.weights import WeightsError
+from lgseg_ros.model.weights import WeightsError
 from lgseg_ros.utils import hardware
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from ros_graph import NodeProcess, Peer, pixels_of, wait_until
@@ -224,7 +224,7 @@ def test_no_engine_is_left(weights, camvid, street):
     def refuse(*_):
         raise SelfTestError("onnxruntime in fp32: 12.0 % of the self-test's pixels agree at 480x360 (99 % needed)")
     selected_engine._engine.run = refuse
-    selected_engine._candidates._left = iter(())
+    selected_engine._candidates._remaining = iter(())
     for _ in range(2):
         with pytest.raises(WeightsError, match='no engine works here: .*12.0 % of the self-test'):
             selected_engine.run([Frame(street[0], 'bgr')], camvid)
