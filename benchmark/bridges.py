@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
-from lgseg_ros.engines.weights import Weights, load_weights
+from lgseg_ros.model.weights import Weights, load_weights
 from lgseg_ros.model.weights_file import load_network
 from lgseg_ros.training.dataset import Dataset, load_dataset
 from lgseg_ros.training.evaluation import evaluate, torch_predictor

@@ -29,7 +29,7 @@ from lgseg_ros.engines.base import Engine, EngineOptions
 from lgseg_ros.engines.onnxruntime_engine import session_options
 from lgseg_ros.engines.preprocessing import Frame, network_size, to_network
 from lgseg_ros.engines.timing import Times, format_table, summarize, time_in_turn
-from lgseg_ros.engines.weights import Weights, load_weights
+from lgseg_ros.model.weights import Weights, load_weights
 from lgseg_ros.utils.hardware import machine, usable_cores
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -74,7 +74,7 @@ def public_network_runner(name: str, num_threads: int, shape: Sequence[int]) -> 
         num_threads: of ONNX Runtime.
         shape: height and width of the frames.
     """
-    from lgseg_ros.model.torchvision_compat import ensure_torchvision
+    from lgseg_ros.utils.torchvision_compat import ensure_torchvision
     ensure_torchvision()
     import onnxruntime
     import segmentation_models_pytorch as smp

@@ -29,7 +29,7 @@ from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.selection import ENGINES, PRECISIONS, engine_class
 from lgseg_ros.engines.self_test import SelfTestError
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.utils.hardware import has_half, has_int8_dot, machine
 from lgseg_ros.vocabulary.vocabulary import Vocabulary, VocabularyState
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS
-from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
+from lgseg_ros.model.weights import DEFAULT_WEIGHTS, load_weights
 from lgseg_ros.training.dataset import Dataset, load_dataset
 from lgseg_ros.training.evaluation import Predictor, engine_predictor
 from lgseg_ros.training.metrics import overlap, percent

@@ -26,19 +26,19 @@ from lgseg_ros.cli.bench import class_names
 from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.demo.street import StreetCamera
 from lgseg_ros.engines.base import Engine, EngineType
-from lgseg_ros.engines.onnx_files import (
-    CLASS_IDS_INPUT,
-    CONFIDENCE_THRESHOLD_INPUT,
-    FRAMES_INPUT,
-    TEXT_EMBEDDINGS_INPUT,
-)
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.preprocessing import Frame, network_size, to_network, to_output
 from lgseg_ros.engines.tensorrt_build import EngineShapes, built_shapes, load_tensorrt_engine
 from lgseg_ros.engines.tensorrt_engine import TensorRTEngine, identify
 from lgseg_ros.engines.torch_engine import TorchEngine
-from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, Weights, check_onnx, load_weights
 from lgseg_ros.media.images import parse_size
+from lgseg_ros.model.graph_interface import (
+    CLASS_IDS_INPUT,
+    CONFIDENCE_THRESHOLD_INPUT,
+    FRAMES_INPUT,
+    TEXT_EMBEDDINGS_INPUT,
+)
+from lgseg_ros.model.weights import DEFAULT_WEIGHTS, Weights, check_onnx, load_weights
 from lgseg_ros.utils.hardware import has_gpu_device
 from lgseg_ros.vocabulary.vocabulary import Vocabulary, VocabularyState
 

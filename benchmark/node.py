@@ -37,7 +37,7 @@ from lgseg_ros.cli.json_output import add_json_option, write_json
 from lgseg_ros.engines.base import EngineOptions
 from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, Frame
 from lgseg_ros.engines.selection import create_engine
-from lgseg_ros.engines.weights import DEFAULT_WEIGHTS, load_weights
+from lgseg_ros.model.weights import DEFAULT_WEIGHTS, load_weights
 from lgseg_ros.utils.hardware import machine
 from lgseg_ros.utils.subprocesses import stop_process
 from lgseg_ros.vocabulary.vocabulary import VocabularyState

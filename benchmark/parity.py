@@ -28,8 +28,8 @@ from lgseg_ros.engines.base import Engine, EngineOptions
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.preprocessing import Frame
-from lgseg_ros.engines.weights import load_weights
 from lgseg_ros.media.images import find_images
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.model.weights_file import load_network
 from lgseg_ros.training.evaluation import Predictor, torch_predictor
 from lgseg_ros.utils.hardware import has_int8_dot, machine

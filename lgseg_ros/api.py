@@ -24,8 +24,8 @@ import numpy.typing as npt
 from .engines.base import EngineOptions
 from .engines.preprocessing import DEFAULT_PIXELS, Frame
 from .engines.selection import EngineWithFallback
-from .engines.weights import DEFAULT_WEIGHTS, WeightsError, load_weights
 from .media.overlay import draw_overlay
+from .model.weights import DEFAULT_WEIGHTS, WeightsError, load_weights
 from .pipeline import SegmentationPipeline
 from .utils.label_values import UNLABELLED
 from .vocabulary.classes import VocabularyError

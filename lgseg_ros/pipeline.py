@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from .engines.base import EngineOptions
 from .engines.preprocessing import Frame, Mask
 from .engines.selection import EngineSelection, EngineWithFallback, create_engine, log_selection
-from .engines.weights import Weights
+from .model.weights import Weights
 from .vocabulary.classes import phrases_of
 from .vocabulary.text_source import FoundEmbeddings, TextSource
 from .vocabulary.vocabulary import Vocabulary, VocabularyState

@@ -76,7 +76,7 @@ def clip_text_embeddings(shared):
 @pytest.fixture(scope='session')
 def weights():
     """The shipped weights."""
-    from lgseg_ros.engines.weights import load_weights
+    from lgseg_ros.model.weights import load_weights
     return load_weights()
 
 

@@ -23,7 +23,7 @@ from ..engines.base import Engine, EngineOptions, first_line
 from ..engines.preprocessing import Frame
 from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine, engine_class
 from ..engines.timing import TimingResult, format_table, summarize, time_in_turn
-from ..engines.weights import Weights, load_weights
+from ..model.weights import Weights, load_weights
 from ..utils.hardware import machine, usable_cores
 from ..vocabulary.classes import MAX_PHRASES, parse_class
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState

@@ -24,7 +24,7 @@ from ..engines.preprocessing import DEFAULT_PIXELS
 from ..engines.tensorrt_build import MAX_BATCH
 from ..engines.tensorrt_network import make_network
 from ..engines.tensorrt_prebuild import check_numbers, prebuild_engine
-from ..engines.weights import load_weights
+from ..model.weights import load_weights
 from .options import add_weights_option, size
 
 

@@ -45,7 +45,7 @@ def presets(prefix: str, **_: object) -> list[str]:
 
 def weights(prefix: str, **_: object) -> list[str]:
     """Return the names of shipped weights, and weights files."""
-    from ..engines.weights import shipped_weights
+    from ..model.weights import shipped_weights
     return [*shipped_weights(), *argcomplete.FilesCompleter(('safetensors',))(prefix)]
 
 
@@ -54,7 +54,7 @@ def classes(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[s
 
     Phrases with a comma are left out, because a comma separates classes here.
     """
-    from ..engines.weights import DEFAULT_WEIGHTS, load_weights
+    from ..model.weights import DEFAULT_WEIGHTS, load_weights
     known = load_weights(getattr(parsed_args, 'weights', None) or DEFAULT_WEIGHTS).text_embeddings.names
     start = max(prefix.rfind(mark) for mark in ',=|') + 1
     return [prefix[:start] + phrase for phrase in known if ',' not in phrase]

@@ -19,7 +19,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..engines.weights import DEFAULT_WEIGHTS, Weights, load_weights
+from ..model.weights import DEFAULT_WEIGHTS, Weights, load_weights
 from ..vocabulary.embed_phrases import (
     CachedPhrases,
     add_to_cache,

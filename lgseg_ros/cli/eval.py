@@ -25,8 +25,8 @@ from .json_output import add_json_option, write_json
 if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..engines.selection import EngineSelection
-    from ..engines.weights import Weights
     from ..model.network import BaseNetwork
+    from ..model.weights import Weights
     from ..training.evaluation import Predictor
     from ..training.prompts import PromptBatch
     from ..vocabulary.text_embeddings import TextEmbeddings
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of `lgseg eval`."""
     from ..engines.preprocessing import DEFAULT_PIXELS
     from ..engines.selection import ENGINE_NAMES, PRECISIONS
-    from ..engines.weights import DEFAULT_WEIGHTS
+    from ..model.weights import DEFAULT_WEIGHTS
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--weights', default=DEFAULT_WEIGHTS, metavar='W',
                         help='shipped name or .safetensors (default: %(default)s)')
@@ -111,7 +111,7 @@ def _network(arguments: Namespace) -> tuple[TextEmbeddings, Prepare, dict[str, A
     if arguments.run:
         return _torch_run(arguments)
     from ..engines.preprocessing import DEFAULT_PIXELS
-    from ..engines.weights import load_weights
+    from ..model.weights import load_weights
     weights, pixels = load_weights(arguments.weights), arguments.max_inference_pixels or DEFAULT_PIXELS
     facts = {'weights': weights.path.stem, 'weights_sha256': weights.sha256, 'max_inference_pixels': pixels}
     if arguments.engine == EXACT:

@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..engines.weights import load_weights
+from ..model.weights import load_weights
 from .json_output import add_json_flag
 
 SUFFIXES = ('.safetensors', '.json', '.onnx', '.selftest.safetensors')

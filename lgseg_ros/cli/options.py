@@ -4,8 +4,8 @@ import argparse
 
 from ..engines.preprocessing import DEFAULT_PIXELS
 from ..engines.selection import ENGINE_NAMES, PRECISIONS
-from ..engines.weights import DEFAULT_WEIGHTS
 from ..media.images import parse_size
+from ..model.weights import DEFAULT_WEIGHTS
 
 
 def add_weights_option(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from tqdm import tqdm
 
 from ..engines.calibration import quantize_weights
-from ..engines.weights import load_weights
+from ..model.weights import load_weights
 from .json_output import add_json_flag
 from .options import add_weights_option
 

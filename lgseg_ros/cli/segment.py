@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from ..engines.base import EngineOptions
 from ..engines.preprocessing import Frame
-from ..engines.weights import load_weights
 from ..media.output_folder import CLASSES_FILE, VIDEO_FILE, Summary
 from ..media.segment_files import Predictor, segment_files
+from ..model.weights import load_weights
 from ..pipeline import SegmentationPipeline
 from ..vocabulary.classes import split_classes
 from ..vocabulary.presets import DEFAULT_PRESET

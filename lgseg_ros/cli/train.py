@@ -216,7 +216,7 @@ def check_same_text_embeddings(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: the run in `out` began with a file of other content.
     """
-    from ..engines.weights import file_sha256
+    from ..model.weights import file_sha256
     from ..training.run_directory import CHECKPOINT, read_origin
     origin = read_origin(arguments.out) if (Path(arguments.out) / CHECKPOINT).exists() else {}
     if origin.get('text_embeddings_sha256') not in (None, file_sha256(arguments.text_embeddings)):
@@ -232,8 +232,8 @@ def _start(arguments: argparse.Namespace, text_embeddings: Embeddings) -> Segmen
 
     Raises VocabularyError when the text embeddings are of another text encoder.
     """
-    from ..engines.weights import load_weights
     from ..model.network import with_upsampling
+    from ..model.weights import load_weights
     from ..model.weights_file import load_network
     from ..vocabulary.compatibility import check_text_embeddings
     weights = load_weights(arguments.init)
@@ -294,7 +294,7 @@ def write_origin(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
 
     Its `before` holds the earlier stages of training of the weights of --init, from their card.
     """
-    from ..engines.weights import file_sha256, load_weights
+    from ..model.weights import file_sha256, load_weights
     from ..training.run_directory import CHECKPOINT, ORIGIN, versions
     path = Path(arguments.out) / ORIGIN
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engines.weights import DEFAULT_WEIGHTS
 from ..launch_support.dds_profile import dds_profile_variables
 from ..media.sources import open_source
+from ..model.weights import DEFAULT_WEIGHTS
 from ..utils.ros_utils import is_topic_name, limit_discovery_to_localhost
 from ..utils.subprocesses import start_module, stop_process
 from ..vocabulary.classes import split_classes

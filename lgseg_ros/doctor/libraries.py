@@ -16,7 +16,7 @@ assert cv_bridge.CvBridge().imgmsg_to_cv2(image, 'bgr8').shape == (2, 2, 3)
 print(cv_bridge.__file__)
 '''
 TORCHVISION = 'import torch, torchvision; print(torch.__version__, torchvision.__version__)'
-WORKAROUND = 'from lgseg_ros.model.torchvision_compat import ensure_torchvision; ensure_torchvision()'
+WORKAROUND = 'from lgseg_ros.utils.torchvision_compat import ensure_torchvision; ensure_torchvision()'
 ONNXRUNTIME = 'import onnxruntime; print(onnxruntime.__version__, *onnxruntime.get_available_providers())'
 REQUIRED = {'numpy': 'numpy', 'cv2': 'opencv-python-headless', 'yaml': 'pyyaml', 'safetensors': 'safetensors'}
 TRAIN = 'for those, in a clone: scripts/setup.sh --with train'

@@ -12,7 +12,7 @@ from .check_result import CheckResult, fail, ok, skip, warn
 LOAD = """
 import sys
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 weights = load_weights(sys.argv[1])
 for precision in ('fp32', 'auto'):
     OnnxRuntimeEngine(weights, num_threads=1, precision=precision)
@@ -22,12 +22,12 @@ print(f'{len(weights.text_embeddings)} phrases')
 SELF_TESTS = '''
 import json, sys
 from lgseg_ros.engines.selection import run_self_tests
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 print(json.dumps(run_self_tests(load_weights(sys.argv[1]))))
 '''
 FIND_ENCODER = '''
 import sys
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.clip_checkpoint import EncoderUnavailable, find_checkpoint, user_checkpoint
 from lgseg_ros.vocabulary.text_space import read_space
 space = read_space(load_weights(sys.argv[1]).card['text_encoder'])
@@ -40,7 +40,7 @@ except EncoderUnavailable as error:
 
 def weights() -> CheckResult:
     """Check whether all shipped weights can be read, and whether their ONNX files belong to them."""
-    from ..engines.weights import DEFAULT_WEIGHTS, shipped_weights  # here: these need numpy, which may be missing
+    from ..model.weights import DEFAULT_WEIGHTS, shipped_weights  # here: these need numpy, which may be missing
     names = shipped_weights()
     if DEFAULT_WEIGHTS not in names:
         return fail(f'{DEFAULT_WEIGHTS}, the default, is not among the shipped ones ({", ".join(names) or "none"})',
@@ -57,7 +57,7 @@ def weights() -> CheckResult:
 
 def self_tests() -> CheckResult:
     """Check whether every engine that works here gives the right masks, and how long its self-test takes."""
-    from ..engines.weights import DEFAULT_WEIGHTS
+    from ..model.weights import DEFAULT_WEIGHTS
     result = run_code(SELF_TESTS, DEFAULT_WEIGHTS)
     if not result.succeeded:
         return fail(f'cannot be run: {result.reason}', f'lgseg export --weights {DEFAULT_WEIGHTS}')
@@ -78,7 +78,7 @@ def self_tests() -> CheckResult:
 
 def text_encoder() -> CheckResult:
     """Check whether phrases that the weights do not know can be embedded on this machine."""
-    from ..engines.weights import DEFAULT_WEIGHTS
+    from ..model.weights import DEFAULT_WEIGHTS
     result = run_code(FIND_ENCODER, DEFAULT_WEIGHTS)
     if result.succeeded:
         return ok(result.answer)

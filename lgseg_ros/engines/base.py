@@ -13,8 +13,8 @@ from ..vocabulary.vocabulary import Vocabulary
 from .preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask
 
 if TYPE_CHECKING:
+    from ..model.weights import Weights
     from .self_test import SelfTest
-    from .weights import Weights
 
 
 class EngineError(RuntimeError):

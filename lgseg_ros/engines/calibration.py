@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..media.images import find_images, read_image
+from ..model.weights import Weights
 from .preprocessing import Frame
-from .weights import Weights
 
 if TYPE_CHECKING:
     from .quantization import Quantizer

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..model.weights import Weights
 from ..utils.hardware import has_int8_dot, usable_cores
 from ..vocabulary.vocabulary import Vocabulary
 from .onnx_files import NO_INT8_DOT, check_origin, graph_inputs, has_int8, load_error, onnx_file
 from .preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network, to_output
 from .self_test import SelfTest
 from .self_test_data import SMALL
-from .weights import Weights
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -8,23 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..model.graph_interface import FRAMES_INPUT, OUTPUTS
+from ..model.weights import Weights, file_sha256
 from ..utils.hardware import has_gpu_device, has_half, has_int8_dot, usable_cores
 from ..utils.paths import cache_folder
 from ..vocabulary.vocabulary import Vocabulary
 from .cache_key import cache_key, cpu_parts, exclusive, remove_files
-from .onnx_files import (
-    FRAMES_INPUT,
-    NO_INT8_DOT,
-    OUTPUTS,
-    check_origin,
-    graph_inputs,
-    has_int8,
-    load_error,
-    onnx_file,
-)
+from .onnx_files import NO_INT8_DOT, check_origin, graph_inputs, has_int8, load_error, onnx_file
 from .preprocessing import DEFAULT_PIXELS, Frame, Mask, Size, network_size, to_network, to_output
 from .self_test import SelfTest, SelfTestError
-from .weights import Weights, file_sha256
 
 if TYPE_CHECKING:
     import openvino

@@ -21,15 +21,16 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from ..model.graph_interface import IDS_OUTPUT
+from ..model.weights import Weights
 from ..utils.atomic_write import atomic_write
 from ..utils.hardware import usable_cores
 from ..vocabulary.classes import MAX_PHRASES, parse_class
 from ..vocabulary.text_embeddings import TextEmbeddings
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState
-from .onnx_files import IDS_OUTPUT, graph_inputs
+from .onnx_files import graph_inputs
 from .onnxruntime_engine import OnnxRuntimeEngine, session_options
 from .preprocessing import Frame, network_size, to_network
-from .weights import Weights
 
 QUANTIZED_OPS = ('Conv', 'Clip', 'Relu')
 FUSION_SCOPE = '/fusion'

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
+from ..model.weights import Weights, WeightsError
 from ..utils.hardware import has_gpu_device
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState
 from .base import Engine, EngineOptions, EngineType, first_line
 from .preprocessing import Frame, Mask
 from .self_test import SelfTest, SelfTestError
 from .self_test_data import read_golden
-from .weights import Weights, WeightsError
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..model.weights import Weights, WeightsError
 from ..utils.paths import cache_folder
 from ..vocabulary.vocabulary import Vocabulary
 from .base import EngineError, first_line
@@ -30,7 +31,6 @@ from .self_test_data import (
     self_test_path,
     write_tensors,
 )
-from .weights import Weights, WeightsError
 
 LOG = logging.getLogger(__name__)
 MIN_AGREEMENT = {'fp32': 0.99}

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..model.weights import Weights, WeightsError
 from ..utils.atomic_write import atomic_write
 from ..vocabulary.vocabulary import Vocabulary
 from .preprocessing import Mask, Size
-from .weights import Weights, WeightsError
 
 FORMAT = 'lgseg-self-test-1'
 SUFFIX = '.selftest.safetensors'

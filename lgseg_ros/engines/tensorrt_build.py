@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..model.graph_interface import CLASS_IDS_INPUT, FRAMES_INPUT, TEXT_EMBEDDINGS_INPUT
+from ..model.weights import Weights
 from ..utils.atomic_write import atomic_write
 from ..vocabulary.classes import MAX_PHRASES
 from .base import EngineError
@@ -19,10 +21,8 @@ from .engine_cache import (
     load_or_build,
     read_header,
 )
-from .onnx_files import CLASS_IDS_INPUT, FRAMES_INPUT, TEXT_EMBEDDINGS_INPUT
 from .preprocessing import SMALLEST, STEP, network_size
 from .tensorrt_network import find_network, make_network
-from .weights import Weights
 
 MAX_ASPECT_RATIO = 2.4
 """Width by height of the widest images that every engine accepts without squeezing them; the narrowest are square."""

@@ -7,10 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..vocabulary.vocabulary import Vocabulary
-from .base import EngineError
-from .cuda import Cuda, DeviceBuffer
-from .onnx_files import (
+from ..model.graph_interface import (
     CLASS_IDS_INPUT,
     CONFIDENCE_OUTPUT,
     CONFIDENCE_THRESHOLD_INPUT,
@@ -18,6 +15,9 @@ from .onnx_files import (
     IDS_OUTPUT,
     TEXT_EMBEDDINGS_INPUT,
 )
+from ..vocabulary.vocabulary import Vocabulary
+from .base import EngineError
+from .cuda import Cuda, DeviceBuffer
 from .preprocessing import Frame, to_network
 
 LOG = logging.getLogger(__name__)

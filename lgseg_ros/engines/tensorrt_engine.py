@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..model.graph_interface import FRAMES_INPUT
+from ..model.weights import DEFAULT_WEIGHTS, Weights
 from ..utils.hardware import has_gpu_device
 from ..utils.paths import find_share
 from ..vocabulary.vocabulary import Vocabulary
 from .base import EngineError
 from .cuda import Cuda
 from .engine_cache import EngineIdentity, engine_folder, rejection_reason
-from .onnx_files import FRAMES_INPUT
 from .preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask, network_size, to_output
 from .self_test import SelfTest
 from .shape_cache import ShapeCache
 from .tensorrt_build import load_tensorrt_engine, make_logger
 from .tensorrt_context import TensorRTContext, TensorRTShape
 from .tensorrt_network import NETWORK_FORMAT
-from .weights import DEFAULT_WEIGHTS, Weights
 
 LOG = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..model.weights import Weights
 from ..utils.atomic_write import atomic_write
 from .base import EngineError
-from .weights import Weights
 
 if TYPE_CHECKING:
     import onnx

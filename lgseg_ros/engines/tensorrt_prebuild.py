@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..model.weights import Weights
 from .base import EngineError
 from .engine_cache import engine_folder, rejection_reason
 from .preprocessing import DEFAULT_PIXELS, SMALLEST
 from .tensorrt_build import EngineShapes, Progress, built_shapes, load_tensorrt_engine
 from .tensorrt_engine import TensorRTEngine, identify
-from .weights import Weights
 
 MAX_BATCH_LIMIT = 64
 """Images per batch; the working memory of all of them is allocated."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..model.weights import Weights
 from ..vocabulary.vocabulary import Vocabulary
 from .base import EngineError
 from .preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network
 from .self_test import SelfTest
 from .self_test_data import SMALL
 from .shape_cache import ShapeCache, bucket
-from .weights import Weights
 
 if TYPE_CHECKING:
     from ..model.network import SegmentationNetwork

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .torchvision_compat import ensure_torchvision
+from ..utils.torchvision_compat import ensure_torchvision
 
 STRIDES = (4, 8, 16, 32)
 

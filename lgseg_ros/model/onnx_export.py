@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..engines.onnx_files import (
+from ..model.graph_interface import (
     CLASS_IDS_INPUT,
     CONFIDENCE_OUTPUT,
     FRAMES_INPUT,

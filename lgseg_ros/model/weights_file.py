@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..engines.weights import PHRASES_METADATA, TEXT_EMBEDDINGS_TENSOR
 from ..utils.atomic_write import atomic_write
 from .network import NetworkConfig, SegmentationNetwork
+from .weights import PHRASES_METADATA, TEXT_EMBEDDINGS_TENSOR
 
 COPY_AGAIN = 'copy the .safetensors and .json files again'
 
@@ -30,7 +30,7 @@ class NamedEmbeddings(Protocol):
 
 
 class StoredWeights(Protocol):
-    """Weights on disk, such as `engines.weights.load_weights` gives."""
+    """Weights on disk, such as `model.weights.load_weights` gives."""
 
     @property
     def path(self) -> Path:
@@ -78,7 +78,7 @@ def load_network(weights: StoredWeights) -> SegmentationNetwork:
     """Read the torch network of trained weights.
 
     Args:
-        weights: from `engines.weights.load_weights`.
+        weights: from `model.weights.load_weights`.
 
     Returns:
         The network on the CPU, in eval mode, fp32.

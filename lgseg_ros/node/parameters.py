@@ -9,7 +9,7 @@ from rclpy.node import Node
 
 from ..engines.preprocessing import DEFAULT_PIXELS
 from ..engines.selection import ENGINE_NAMES, PRECISIONS
-from ..engines.weights import DEFAULT_WEIGHTS
+from ..model.weights import DEFAULT_WEIGHTS
 from ..vocabulary.presets import DEFAULT_PRESET
 from .bond import SHORTEST_PERIOD_S
 

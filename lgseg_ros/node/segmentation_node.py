@@ -9,7 +9,7 @@ from rclpy.timer import Timer
 from ..engines.base import EngineOptions
 from ..engines.selection import EngineSelection, EngineWithFallback
 from ..engines.self_test import SelfTest
-from ..engines.weights import WeightsError, load_weights
+from ..model.weights import WeightsError, load_weights
 from ..pipeline import SegmentationPipeline
 from ..vocabulary.classes import VocabularyError
 from ..vocabulary.vocabulary import Vocabulary

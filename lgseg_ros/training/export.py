@@ -13,10 +13,10 @@ import torch
 from ..demo.street import StreetCamera
 from ..engines.onnxruntime_engine import OnnxRuntimeEngine
 from ..engines.self_test import SelfTestError
-from ..engines.weights import Weights, load_weights
+from ..engines.self_test_export import write_self_test
 from ..model import onnx_export
 from ..model.network import SegmentationNetwork
-from ..model.self_test_export import write_self_test
+from ..model.weights import Weights, load_weights
 from ..model.weights_file import load_network, save_weights
 from ..vocabulary.text_embeddings import TextEmbeddings
 from ..vocabulary.text_space import TextSpace

@@ -110,7 +110,7 @@ def import_open_clip(offline: bool = False) -> Any:  # a module without types
         # Read once, when the hub's package is imported; some tokenizers would use the network on their own.
         os.environ.setdefault('HF_HUB_OFFLINE', '1')
     try:
-        from ..model.torchvision_compat import ensure_torchvision
+        from ..utils.torchvision_compat import ensure_torchvision
         ensure_torchvision()
         import open_clip
     except Exception as error:   # a torch that does not fit this machine raises OSError, RuntimeError, ImportError

@@ -20,7 +20,7 @@ MIN_COSINE = 0.99
 
 
 class TextWeights(Protocol):
-    """What this room uses of `engines.weights.Weights`."""
+    """What this room uses of `model.weights.Weights`."""
 
     @property
     def path(self) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.demo.street import CLASS_NAMES
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.training.run_directory import load_checkpoint, read_log
 from lgseg_ros.vocabulary.compatibility import space_of_weights
 from lgseg_ros.vocabulary.embedding_file import read_embeddings, write_embeddings

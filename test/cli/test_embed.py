@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lgseg_ros.cli.main import main
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.clip_checkpoint import quickgelu_variant
 from lgseg_ros.vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
 from lgseg_ros.vocabulary.text_source import TextSource
@@ -41,7 +41,7 @@ def test_phrases_are_imported_on_a_machine_without_clip(embed, tiny_clip_weights
     completed = run_python(WITHOUT_CLIP + '''
 from lgseg_ros.cli.main import main
 assert main(['embed', '--weights', sys.argv[1], '--import', sys.argv[2]]) == 0
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
 print(TextSource(load_weights(sys.argv[1])).lookup(["forklift", "pallet"]).tobytes().hex())
 main(['embed', '--weights', sys.argv[1], 'crate'])''', tiny_clip_weights.path, file, LGSEG_CACHE=str(robot))

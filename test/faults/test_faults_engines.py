@@ -38,7 +38,7 @@ BROKEN_TORCH = """
 import sys
 from lgseg_ros.engines import selection
 from lgseg_ros.engines.base import EngineOptions
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 selection.has_gpu_device = lambda: True
 selections = []
 options = EngineOptions(sys.argv[1], num_threads=1, max_inference_pixels=9216)

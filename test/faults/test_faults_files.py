@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from faults_table import fault, fault_rows
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.classes import VocabularyError
 from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings
 from lifecycle_manager import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, UNCONFIGURED, Manager
@@ -229,7 +229,7 @@ def test_an_unwritable_cache(monkeypatch, street):
 ADD_TO_CACHE = """
 import resource, sys
 import numpy as np
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
 if int(sys.argv[3]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)

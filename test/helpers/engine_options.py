@@ -2,7 +2,7 @@
 
 from lgseg_ros.engines.base import EngineOptions
 from lgseg_ros.engines.selection import EngineSelection, EngineWithFallback, create_engine
-from lgseg_ros.engines.weights import Weights
+from lgseg_ros.model.weights import Weights
 
 
 def request(engine: str = 'auto', precision: str = 'auto') -> EngineOptions:

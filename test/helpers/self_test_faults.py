@@ -9,7 +9,7 @@ import onnx
 
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.preprocessing import Frame, Mask
-from lgseg_ros.engines.weights import Weights, load_weights
+from lgseg_ros.model.weights import Weights, load_weights
 from lgseg_ros.vocabulary.vocabulary import Vocabulary
 
 SUFFIXES = ('.safetensors', '.json', '.onnx', '.int8.onnx', '.selftest.safetensors')

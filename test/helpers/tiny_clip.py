@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -22,7 +22,7 @@ CLASS_NAMES = ['road', 'car', 'truck', 'sky', 'tree', 'person', 'cyclist', 'fenc
 
 def make_clip(folder):
     """Write tiny.json, right.safetensors and other.safetensors (other random weights) to `folder`."""
-    from lgseg_ros.model.torchvision_compat import ensure_torchvision
+    from lgseg_ros.utils.torchvision_compat import ensure_torchvision
     ensure_torchvision()
     import open_clip
     import torch

@@ -101,7 +101,7 @@ import json, sys
 import numpy as np
 from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 weights = load_weights()
 vocabulary = VocabularyState(weights.text_embeddings).replace([], 'camvid')

@@ -9,7 +9,7 @@ import pytest
 
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.preprocessing import SMALLEST, STEP, Frame, network_size, to_network
-from lgseg_ros.engines.weights import TEXT_EMBEDDINGS_TENSOR, WeightsError, load_weights, shipped_weights
+from lgseg_ros.model.weights import TEXT_EMBEDDINGS_TENSOR, WeightsError, load_weights, shipped_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 
@@ -178,7 +178,7 @@ def test_runtime_needs_no_torch():
     import subprocess
     import sys
     code = ('import sys, json, lgseg_ros.engines.onnxruntime_engine, lgseg_ros.media.overlay;'
-            'import lgseg_ros.engines.weights as w;'
+            'import lgseg_ros.model.weights as w;'
             'from lgseg_ros.engines.selection import create_engine; w.load_weights();'
             'print(json.dumps(sorted({"torch", "timm", "open_clip", "onnx"} & set(sys.modules))))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

@@ -10,9 +10,9 @@ import torch
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
-from lgseg_ros.engines.weights import WeightsError, load_weights
 from lgseg_ros.model.network import SegmentationNetwork
 from lgseg_ros.model.onnx_export import ExportWrapper, export_onnx
+from lgseg_ros.model.weights import WeightsError, load_weights
 from lgseg_ros.model.weights_file import load_network, save_weights
 from lgseg_ros.training.export import compare_with_torch, export_onnx_file, portable
 from lgseg_ros.vocabulary.text_embeddings import load_text_embeddings

@@ -14,7 +14,7 @@ from lgseg_ros.engines.calibration import find_sensitive
 from lgseg_ros.engines.onnx_files import int8_path
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.preprocessing import Frame
-from lgseg_ros.engines.weights import WeightsError, load_weights
+from lgseg_ros.model.weights import WeightsError, load_weights
 from lgseg_ros.utils import hardware
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 

@@ -9,7 +9,7 @@ import pytest
 
 from lgseg_ros.engines.openvino_engine import MAX_SIZES, OpenVinoEngine
 from lgseg_ros.engines.preprocessing import Frame, network_size
-from lgseg_ros.engines.weights import WeightsError, load_weights
+from lgseg_ros.model.weights import WeightsError, load_weights
 from lgseg_ros.utils import hardware
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 

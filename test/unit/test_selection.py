@@ -10,7 +10,7 @@ import pytest
 from engine_options import request, select
 from lgseg_ros.engines import openvino_engine, selection
 from lgseg_ros.engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine
-from lgseg_ros.engines.weights import WeightsError
+from lgseg_ros.model.weights import WeightsError
 from lgseg_ros.utils.hardware import has_gpu_device
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
@@ -129,7 +129,7 @@ def test_unknown_names_are_refused(weights, requested, message):
 def test_auto_imports_nothing_heavy_without_a_gpu():
     code = ('import sys, json;'
             'from lgseg_ros.engines.base import EngineOptions;'
-            'from lgseg_ros.engines.selection import create_engine; from lgseg_ros.engines.weights import load_weights;'
+            'from lgseg_ros.engines.selection import create_engine; from lgseg_ros.model.weights import load_weights;'
             'create_engine(EngineOptions(num_threads=1), load_weights());'
             'print(json.dumps(sorted({"torch", "timm", "open_clip", "onnx", "tensorrt"} & set(sys.modules))))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,

@@ -15,7 +15,7 @@ from lgseg_ros.engines.selection import create_engine, run_self_tests
 from lgseg_ros.engines.self_test import SelfTest, SelfTestError, compare, limits
 from lgseg_ros.engines.self_test_data import SMALL, read_golden, self_test_path
 from lgseg_ros.engines.torch_engine import TorchEngine
-from lgseg_ros.engines.weights import WeightsError, load_weights, shipped_weights
+from lgseg_ros.model.weights import WeightsError, load_weights, shipped_weights
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from self_test_faults import SUFFIXES, copy_weights, openvino_fp32, segment
 

@@ -9,14 +9,10 @@ import pytest
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines import tensorrt_build, tensorrt_engine, tensorrt_prebuild
 from lgseg_ros.engines.base import EngineError
-from lgseg_ros.engines.onnx_files import (
-    CLASS_IDS_INPUT,
-    FRAMES_INPUT,
-    TEXT_EMBEDDINGS_INPUT,
-)
 from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, SMALLEST, STEP, network_size
 from lgseg_ros.engines.tensorrt_build import MAX_ASPECT_RATIO, EngineShapes, profile_shapes
 from lgseg_ros.engines.tensorrt_engine import TensorRTEngine, build_command, clamp
+from lgseg_ros.model.graph_interface import CLASS_IDS_INPUT, FRAMES_INPUT, TEXT_EMBEDDINGS_INPUT
 from lgseg_ros.utils.hardware import has_gpu_device
 from lgseg_ros.vocabulary.classes import MAX_PHRASES
 from test_engine_cache import SAMPLE

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines.base import EngineError
-from lgseg_ros.engines.onnx_files import (
+from lgseg_ros.engines.preprocessing import Frame
+from lgseg_ros.engines.tensorrt_context import TensorRTContext, TensorRTShape
+from lgseg_ros.model.graph_interface import (
     CLASS_IDS_INPUT,
     CONFIDENCE_OUTPUT,
     CONFIDENCE_THRESHOLD_INPUT,
@@ -14,8 +16,6 @@ from lgseg_ros.engines.onnx_files import (
     IDS_OUTPUT,
     TEXT_EMBEDDINGS_INPUT,
 )
-from lgseg_ros.engines.preprocessing import Frame
-from lgseg_ros.engines.tensorrt_context import TensorRTContext, TensorRTShape
 from lgseg_ros.vocabulary.vocabulary import Vocabulary
 
 

@@ -10,14 +10,14 @@ import pytest
 from onnx import TensorProto
 
 from lgseg_ros.engines.base import EngineError
-from lgseg_ros.engines.onnx_files import (
+from lgseg_ros.engines.preprocessing import Frame, to_network
+from lgseg_ros.engines.tensorrt_network import find_network, make_network, network_name
+from lgseg_ros.model.graph_interface import (
     CLASS_IDS_INPUT,
     CONFIDENCE_THRESHOLD_INPUT,
     FRAMES_INPUT,
     TEXT_EMBEDDINGS_INPUT,
 )
-from lgseg_ros.engines.preprocessing import Frame, to_network
-from lgseg_ros.engines.tensorrt_network import find_network, make_network, network_name
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 
 

@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.classes import VocabularyError
 from lgseg_ros.vocabulary.embedding_cache import MAX_ENTRIES, EmbeddingCache
 from lgseg_ros.vocabulary.embedding_file import Embeddings, read_embeddings, write_embeddings
@@ -58,7 +58,7 @@ def test_a_new_phrase_is_embedded_and_cached(tiny_clip_weights, tiny_clip_folder
     assert np.array_equal(text_embeddings[0], text_embeddings[2])
     assert list(source.cache.templates) == ['euro pallet', 'fork lift']
     completed = run_python(WITHOUT_CLIP + '''
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
 print(TextSource(load_weights(sys.argv[1])).lookup(['euro pallet']).tobytes().hex())''',
                         tiny_clip_folder / 'small.safetensors')
@@ -69,7 +69,7 @@ print(TextSource(load_weights(sys.argv[1])).lookup(['euro pallet']).tobytes().he
 def test_phrases_of_the_weights_need_no_encoder(tiny_clip_weights, tiny_clip_folder):
     completed = run_python('''
 import sys
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
 TextSource(load_weights(sys.argv[1])).lookup(['car', 'sky'])
 print('torch' in sys.modules, 'open_clip' in sys.modules)''', tiny_clip_folder / 'small.safetensors')
@@ -86,7 +86,7 @@ def test_new_phrases_are_those_that_only_the_encoder_can_embed(tiny_clip_weights
 
 def test_without_clip_a_new_phrase_is_refused_with_the_fix(tiny_clip_weights, tiny_clip_folder):
     completed = run_python(WITHOUT_CLIP + '''
-from lgseg_ros.engines.weights import load_weights
+from lgseg_ros.model.weights import load_weights
 from lgseg_ros.vocabulary.text_source import TextSource
 source = TextSource(load_weights(sys.argv[1]))
 for phrases in (['car', 'sidewlk', 'forklift'], [f'unknown phrase {i} ' + 'x' * 80 for i in range(255)]):

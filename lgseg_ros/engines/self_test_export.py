@@ -8,8 +8,13 @@ import torch
 from torch import nn
 
 from ..demo.street import StreetCamera
-from ..engines.preprocessing import Mask, network_size
-from ..engines.self_test_data import (
+from ..model.network import SegmentationNetwork
+from ..model.onnx_export import ExportWrapper
+from ..model.weights import Weights
+from ..vocabulary.classes import MAX_PHRASES, normalise, parse_class
+from ..vocabulary.vocabulary import Vocabulary
+from .preprocessing import Mask, network_size
+from .self_test_data import (
     SMALL,
     GoldenData,
     Tensors,
@@ -19,11 +24,6 @@ from ..engines.self_test_data import (
     self_test_path,
     write_tensors,
 )
-from ..engines.weights import Weights
-from ..vocabulary.classes import MAX_PHRASES, normalise, parse_class
-from ..vocabulary.vocabulary import Vocabulary
-from .network import SegmentationNetwork
-from .onnx_export import ExportWrapper
 
 CAMERA_SIZES = ((480, 640), (720, 1280))
 """(height, width) of the usual aspect ratios, 4:3 and 16:9."""
