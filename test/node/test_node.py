@@ -294,7 +294,7 @@ def test_two_cameras_with_swapped_topics(street):
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
 def test_the_node_exits_cleanly_on_signals(street, how):
-    with NodeProcess('num_threads:=1', name='stopped') as process, Peer('/brief') as peer:
+    with NodeProcess('num_threads:=1', name='stopped') as process, Peer('/stopped') as peer:
         peer.connect(process)
         peer.mask_of(street[0])
         for _ in range(5):
