@@ -103,7 +103,7 @@ def shared(own_key: bool, expected: np.ndarray) -> str:
                                       stdout=subprocess.PIPE, text=True)
                      for precision, file in zip(precisions, files, strict=True)]
         answers = [process.communicate()[0] for process in processes]
-        shares = [f'{100 * np.mean(np.load(file) == expected):.2f} %' if file.exists() else answer.strip()
+        shares = [f'{100 * np.mean(np.load(file, allow_pickle=False) == expected):.2f} %' if file.exists() else answer.strip()
                   for file, answer in zip(files, answers, strict=False)]
     return ', '.join(f'{precision} {share}' for precision, share in zip(precisions, shares, strict=False))
 
