@@ -68,10 +68,15 @@ def camvid() -> Vocabulary:
     return VocabularyState(load_weights().text_embeddings).replace([], 'camvid')
 
 
-def judge(precision: str, num_threads: int, expected: np.ndarray) -> str:
+def agreement(ids: np.ndarray, expected: np.ndarray) -> str:
+    """Percent of the pixels with the expected id."""
+    return f'{100 * np.mean(ids == expected):.2f} %'
+
+
+def agreement_of(precision: str, num_threads: int, expected: np.ndarray) -> str:
     """Percent of the pixels with the expected id, or that the engine was refused."""
     try:
-        return f'{100 * np.mean(mask_of(precision, num_threads, camvid()) == expected):.2f} %'
+        return agreement(mask_of(precision, num_threads, camvid()), expected)
     except SelfTestError as error:
         return f'refused: {error}'.partition(';')[0]
 
@@ -83,8 +88,8 @@ def in_order(steps: tuple[tuple[str, int], ...], expected: np.ndarray) -> str:
         return f'not here: {missing}'
     with new_cache():
         for precision, num_threads in steps[:-1]:
-            judge(precision, num_threads, expected)
-        return judge(*steps[-1], expected)
+            agreement_of(precision, num_threads, expected)
+        return agreement_of(*steps[-1], expected)
 
 
 def new_cache() -> tempfile.TemporaryDirectory:
@@ -103,8 +108,8 @@ def shared(own_key: bool, expected: np.ndarray) -> str:
                                       stdout=subprocess.PIPE, text=True)
                      for precision, file in zip(precisions, files, strict=True)]
         answers = [process.communicate()[0] for process in processes]
-        shares = [f'{100 * np.mean(np.load(file, allow_pickle=False) == expected):.2f} %' if file.exists() else answer.strip()
-                  for file, answer in zip(files, answers, strict=False)]
+        shares = [agreement(np.load(file, allow_pickle=False), expected) if file.exists() else answer.strip()
+                  for file, answer in zip(files, answers, strict=True)]
     return ', '.join(f'{precision} {share}' for precision, share in zip(precisions, shares, strict=False))
 
 
@@ -125,10 +130,10 @@ def carried(expected: np.ndarray) -> str:
         name, features = cache_key.cpu_info()
         honest, cache_key.cpu_info = cache_key.cpu_info, lambda: (f'{name} of before', features - {'avx512_bf16'})
         try:
-            judge('fp32', 0, expected)
+            agreement_of('fp32', 0, expected)
         finally:
             cache_key.cpu_info = honest
-        answer = judge('fp32', 0, expected)
+        answer = agreement_of('fp32', 0, expected)
         folders = len(list((Path(folder) / 'openvino').glob('fp32-*/')))
     return f'{answer}, compiled again ({folders} folders)'
 
