@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..demo.street import StreetCamera
-from ..engines.base import Engine, EngineOptions, first_line
+from ..engines.base import Engine, EngineOptions
+from ..engines.errors import first_line
 from ..engines.preprocessing import Frame
 from ..engines.selection import ENGINE_NAMES, ENGINES, PRECISIONS, create_engine, engine_class
 from ..engines.timing import TimingResult, format_table, summarize, time_in_turn

@@ -7,18 +7,12 @@ engine as an `Engine`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from ..model.weights import Weights
 from ..vocabulary.vocabulary import Vocabulary
 from .preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask
-
-if TYPE_CHECKING:
-    from ..model.weights import Weights
-    from .self_test import SelfTest
-
-
-class EngineError(RuntimeError):
-    """An engine cannot be built or run here; the message names the reason and the fix."""
+from .self_test import SelfTest
 
 
 @dataclass(frozen=True)
@@ -136,9 +130,3 @@ class EngineType(Protocol):
 
         What this raises is a reason, too.
         """
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or the name of its type where there is none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

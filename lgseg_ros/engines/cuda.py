@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .base import EngineError
+from .errors import EngineError
 
 
 def load_runtime() -> ModuleType:

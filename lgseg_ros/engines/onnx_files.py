@@ -10,7 +10,7 @@ from ..model.graph_interface import CLASS_IDS_INPUT, CONFIDENCE_THRESHOLD_INPUT,
 from ..model.weights import Weights, WeightsError, check_onnx
 from ..utils.hardware import has_int8_dot
 from ..vocabulary.vocabulary import Vocabulary
-from .base import first_line
+from .errors import first_line
 
 NO_INT8_DOT = ('this CPU has no 8-bit dot products (VNNI, or dotprod on arm64), without which int8 is slow and '
                'saturates')

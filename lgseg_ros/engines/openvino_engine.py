@@ -16,6 +16,7 @@ from ..vocabulary.vocabulary import Vocabulary
 from .cache_key import cache_key, cpu_parts, exclusive, remove_files
 from .onnx_files import NO_INT8_DOT, check_origin, graph_inputs, has_int8, load_error, onnx_file
 from .preprocessing import DEFAULT_PIXELS, Frame, Mask, Size, network_size, to_network, to_output
+from .reference import compute_expected
 from .self_test import SelfTest, SelfTestError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class OpenVinoEngine:
         except Exception as error:   # of whatever kind the ONNX reader raises
             raise load_error(self.path, error, weights, precision) from error
         check_origin(self.path, _weights_sha256(self._model), weights, precision)
-        self.self_test = SelfTest(weights, self.NAME, precision, self.num_threads)
+        self.self_test = SelfTest(weights, self.NAME, precision, self.num_threads, compute_expected)
         self._requests: OrderedDict[Size, openvino.InferRequest] = OrderedDict()   # by network size, last used last
 
     def run(self, frames: list[Frame], vocabulary: Vocabulary, size: str | None = None) -> list[Mask]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from ..model.weights import Weights, WeightsError
 from ..utils.hardware import has_gpu_device
 from ..vocabulary.vocabulary import Vocabulary, VocabularyState
-from .base import Engine, EngineOptions, EngineType, first_line
+from .base import Engine, EngineOptions, EngineType
+from .errors import first_line
 from .preprocessing import Frame, Mask
 from .self_test import SelfTest, SelfTestError
 from .self_test_data import read_golden

@@ -3,11 +3,9 @@
 An engine calls `SelfTest.check` after it has loaded, and again after every compilation for a new image size.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -15,21 +13,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..model.weights import Weights, WeightsError
-from ..utils.paths import cache_folder
+from ..model.weights import Weights
 from ..vocabulary.vocabulary import Vocabulary
-from .base import EngineError, first_line
-from .cache_key import cache_key
+from .errors import EngineError, first_line
 from .preprocessing import Frame, Mask, Size, to_network, to_output
 from .self_test_data import (
     GoldenData,
     make_hint,
-    mask_tensors,
     read_golden,
-    read_masks,
-    read_tensors,
     self_test_path,
-    write_tensors,
 )
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +40,8 @@ BUDGET_MS = 100.0
 
 Run = Callable[[npt.NDArray[np.uint8], Vocabulary], Mask]
 """Segments an RGB image, uint8 [H, W, 3]."""
+Reference = Callable[[Weights, GoldenData, Size, npt.NDArray[np.uint8], int], tuple[Mask, ...]]
+"""`reference.compute_expected`, as a value: it runs an engine, and every engine has a self-test."""
 
 
 class SelfTestError(EngineError):
@@ -85,19 +79,21 @@ class SelfTest:
         skipped: why the engine, or one of its sizes, was not tested; '' if all were.
     """
 
-    def __init__(self, weights: Weights, engine: str, precision: str, num_threads: int = 0) -> None:
+    def __init__(self, weights: Weights, engine: str, precision: str, num_threads: int = 0,
+                 reference: Reference | None = None) -> None:
         """Read the golden data.
 
         Args:
             weights: from `load_weights`.
             engine: name of the engine, for messages.
             precision: of its computation: 'fp32', 'fp16' or 'int8'.
-            num_threads: of ONNX Runtime, if that has to compute the expected masks; 0 for all cores.
+            num_threads: of the reference, 0 for all cores.
+            reference: computes the expected masks of sizes that are not stored; None: those sizes are not tested.
 
         Raises:
             WeightsError: the self-test file is damaged or was made for other weights.
         """
-        self._weights, self._num_threads = weights, num_threads
+        self._weights, self._num_threads, self._reference = weights, num_threads, reference
         self._label = f'{engine} in {precision}'
         self._precision = precision
         self._golden = read_golden(weights)
@@ -204,7 +200,9 @@ class SelfTest:
     def _compute(self, size: Size, image: npt.NDArray[np.uint8]) -> tuple[Mask, ...]:
         assert self._golden is not None
         try:
-            return compute_expected(self._weights, self._golden, size, image, self._num_threads)
+            if self._reference is None:
+                raise EngineError('there is no reference engine')
+            return self._reference(self._weights, self._golden, size, image, self._num_threads)
         except Exception as error:   # not installed, no ONNX file, or refused by its own self-test
             self.skipped = f'at {size[1]}x{size[0]} no expected masks are available ({first_line(error)})'
             _warn_once(f'{self._label} is not tested: {self.skipped}')
@@ -234,47 +232,6 @@ def compare(mask: Mask, expected: Mask) -> tuple[float, float]:
         return 0.0, 1.0
     same = int(np.count_nonzero(mask.ids == expected.ids)) / expected.ids.size
     return same, float(cv2.absdiff(mask.confidence, expected.confidence).mean()) / 255
-
-
-def compute_expected(weights: Weights, golden: GoldenData, size: Size, image: npt.NDArray[np.uint8],
-                     num_threads: int) -> tuple[Mask, ...]:
-    """Compute the expected masks at a size that is not stored, with ONNX Runtime in fp32.
-
-    ONNX Runtime must pass the stored self-test before. The masks are kept in the user's cache.
-
-    Args:
-        weights: from `load_weights`.
-        golden: their golden data.
-        size: (height, width) of the network's image.
-        image: RGB, uint8 [*size, 3].
-        num_threads: of ONNX Runtime, 0 for all cores.
-
-    Returns:
-        A mask for each vocabulary that is tested at this size.
-
-    Raises:
-        WeightsError: the ONNX file is missing, damaged or of other weights.
-        SelfTestError: ONNX Runtime fails its self-test.
-        ImportError: ONNX Runtime is not installed.
-    """
-    key = cache_key({'golden': golden.digest, 'size': size, 'image': _digest(image)})
-    path = cache_folder() / 'self_test' / f'{weights.path.stem}-{size[0]}x{size[1]}-{key}.safetensors'
-    try:
-        tensors, _ = read_tensors(path, weights.path, weights.sha256)
-        if masks := read_masks(tensors, size, path):
-            return masks
-    except (WeightsError, ValueError):   # missing or damaged: compute them again
-        pass
-    from .onnxruntime_engine import OnnxRuntimeEngine
-    engine = OnnxRuntimeEngine(weights, num_threads, precision='fp32')
-    masks = tuple(engine.infer(image[None], vocabulary)[0] for vocabulary in golden.vocabularies_at(size))
-    with suppress(OSError):   # a cache that cannot be written only costs time
-        write_tensors(path, mask_tensors(size, list(masks)), {'weights_sha256': weights.sha256})
-    return masks
-
-
-def _digest(image: npt.NDArray[np.uint8]) -> str:
-    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 @cache

@@ -11,7 +11,6 @@ from ..model.graph_interface import CLASS_IDS_INPUT, FRAMES_INPUT, TEXT_EMBEDDIN
 from ..model.weights import Weights
 from ..utils.atomic_write import atomic_write
 from ..vocabulary.classes import MAX_PHRASES
-from .base import EngineError
 from .engine_cache import (
     DamagedEngineError,
     EngineIdentity,
@@ -21,6 +20,7 @@ from .engine_cache import (
     load_or_build,
     read_header,
 )
+from .errors import EngineError
 from .preprocessing import SMALLEST, STEP, network_size
 from .tensorrt_network import find_network, make_network
 

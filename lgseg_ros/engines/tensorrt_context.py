@@ -16,8 +16,8 @@ from ..model.graph_interface import (
     TEXT_EMBEDDINGS_INPUT,
 )
 from ..vocabulary.vocabulary import Vocabulary
-from .base import EngineError
 from .cuda import Cuda, DeviceBuffer
+from .errors import EngineError
 from .preprocessing import Frame, to_network
 
 LOG = logging.getLogger(__name__)

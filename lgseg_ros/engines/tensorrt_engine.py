@@ -17,10 +17,11 @@ from ..model.weights import DEFAULT_WEIGHTS, Weights
 from ..utils.hardware import has_gpu_device
 from ..utils.paths import find_share
 from ..vocabulary.vocabulary import Vocabulary
-from .base import EngineError
 from .cuda import Cuda
 from .engine_cache import EngineIdentity, engine_folder, rejection_reason
+from .errors import EngineError
 from .preprocessing import DEFAULT_PIXELS, SMALLEST, Frame, Mask, network_size, to_output
+from .reference import compute_expected
 from .self_test import SelfTest
 from .shape_cache import ShapeCache
 from .tensorrt_build import load_tensorrt_engine, make_logger
@@ -128,7 +129,7 @@ class TensorRTEngine:
             LOG.warning('TensorRT: %s does not load (%s); building it again', path, error)
             self._load(load_tensorrt_engine(weights, identity, force=True).engine)
         self._stream = self._cuda.new_stream()
-        self.self_test = SelfTest(weights, self.NAME, self.precision, num_threads)
+        self.self_test = SelfTest(weights, self.NAME, self.precision, num_threads, compute_expected)
         self._tested_sizes: set[tuple[int, int]] = set()   # (height, width) of the network
         self._contexts: ShapeCache[TensorRTShape, TensorRTContext] = ShapeCache(self._create_context,
                                                                                 MAX_TENSORRT_CONTEXTS)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..model.weights import Weights
 from ..utils.atomic_write import atomic_write
-from .base import EngineError
+from .errors import EngineError
 
 if TYPE_CHECKING:
     import onnx

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..model.weights import Weights
-from .base import EngineError
 from .engine_cache import engine_folder, rejection_reason
+from .errors import EngineError
 from .preprocessing import DEFAULT_PIXELS, SMALLEST
 from .tensorrt_build import EngineShapes, Progress, built_shapes, load_tensorrt_engine
 from .tensorrt_engine import TensorRTEngine, identify

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from ..model.weights import Weights
 from ..vocabulary.vocabulary import Vocabulary
-from .base import EngineError
+from .errors import EngineError
 from .preprocessing import DEFAULT_PIXELS, Frame, Mask, network_size, to_network
+from .reference import compute_expected
 from .self_test import SelfTest
 from .self_test_data import SMALL
 from .shape_cache import ShapeCache, bucket
@@ -87,7 +88,7 @@ class TorchEngine:
         dtype = torch.float16 if self.precision == 'fp16' else torch.float32
         self._model: SegmentationNetwork | None = load_network(weights).to(  # type: ignore[call-overload]
             self.device, dtype, memory_format=torch.channels_last)
-        self.self_test = SelfTest(weights, self.NAME, self.precision, num_threads)
+        self.self_test = SelfTest(weights, self.NAME, self.precision, num_threads, compute_expected)
         self.self_test.check(SMALL, self._infer)
         self._use_cuda_graph = use_cuda_graph and self.device != 'cpu'
         self._contexts: ShapeCache[TorchShape, TorchContext] = ShapeCache(self._create_context)

@@ -2,17 +2,18 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
 
+from ..engines.selection import EngineSelection
 from ..engines.self_test import SelfTest
+from .image_subscriber import ImageSubscriber
 from .memory import peak_memory_mb
 from .output_publisher import OutputPublisher
 from .updater import create_updater, fill_status
-
-if TYPE_CHECKING:
-    from .segmentation_node import SegmentationNode
+from .vocabulary_services import VocabularyServices
 
 INFERENCE_TIMEOUT_S = 5.0   # an engine that works on one frame for longer hangs
 SILENT_GAPS = 3             # a camera that is silent for so many of its usual gaps has stopped
@@ -86,16 +87,49 @@ def update_rates(stats: CameraStats, counts: Counts, now: float) -> tuple[Camera
     return stats, stats.rates._replace(failed=max(stats.rates.failed, new.failed / seconds))
 
 
+class NodeState(Protocol):
+    """What the diagnostics read of the segmentation node."""
+
+    vocabulary: VocabularyServices
+    last_error: str
+
+    @property
+    def engine_selection(self) -> EngineSelection | None:
+        """The engine that was requested and the one that runs."""
+
+    def engine_summary(self) -> str:
+        """One line on the engine, '' before it is loaded."""
+
+    def engine_self_test(self) -> SelfTest | None:
+        """The self-test of the engine."""
+
+    def engine_failure(self) -> str:
+        """Why the engine was replaced while frames came, or ''."""
+
+    def state_label(self) -> str:
+        """State of the life cycle."""
+
+    def image_subscriber_of(self, camera: OutputPublisher) -> ImageSubscriber | None:
+        """The subscriber whose images a camera's outputs are of."""
+
+    def busy_seconds(self) -> float:
+        """How long the engine has worked on the current frame, s."""
+
+    def bond_state(self) -> str:
+        """State of the bond with a lifecycle manager."""
+
+
 class Diagnostics:
     """One status for the node, and one for each of its cameras."""
 
-    def __init__(self, node: 'SegmentationNode') -> None:
+    def __init__(self, node: Node, state: NodeState) -> None:
         """Begin to publish.
 
         Args:
-            node: its state, engine and vocabulary are read at each tick.
+            node: publishes the statuses.
+            state: read at each tick.
         """
-        self._node = node
+        self._state = state
         self._stats: dict[OutputPublisher, CameraStats] = {}
         self._updater = create_updater(node, 'lgseg')
         self._updater.add('segmentation', lambda status: fill_status(status, *self._node_status()))
@@ -111,7 +145,7 @@ class Diagnostics:
         self._stats.pop(camera, None)
 
     def _node_status(self) -> StatusSummary:
-        node, values = self._node, dict[str, object]()
+        node, values = self._state, dict[str, object]()
         engine = node.engine_summary()
         values['engine'] = engine or 'not loaded'
         vocabulary, selection = node.vocabulary.current, node.engine_selection
@@ -141,7 +175,7 @@ class Diagnostics:
         level, text = DiagnosticStatus.OK, f'{rates.received:.1f} Hz in, {rates.segmented:.1f} Hz out'
         if rates.failed:
             level, text = DiagnosticStatus.ERROR, f'{rates.failed:.1f} frames per second fail: {counters.last_error}'
-        elif not rates.received and (subscriber := self._node.image_subscriber_of(camera)):
+        elif not rates.received and (subscriber := self._state.image_subscriber_of(camera)):
             level, text = ((DiagnosticStatus.WARN, f'no images on {subscriber.topic}') if subscriber.subscribed
                            else (DiagnosticStatus.OK, f'no subscribers, so not subscribed to {subscriber.topic}'))
         elif camera.camera_info_problem and has_subscribers:

@@ -60,7 +60,7 @@ class SegmentationNode(LifecycleNode):
         self._image_subscribers: list[ImageSubscriber] = []
         self._subscriber_check: Timer | None = None
         self._active = self._finalized = False
-        self._diagnostics = Diagnostics(self)
+        self._diagnostics = Diagnostics(self, self)
         start_malloc_trim(self)
         refuse_invalid_transitions(self, self.state_label)
         self._parameters_in_sync.start(self.vocabulary)

@@ -5,8 +5,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from faults_table import fault
 from lgseg_ros.engines import selection
-from lgseg_ros.engines.base import EngineError, EngineOptions
+from lgseg_ros.engines.base import EngineOptions
 from lgseg_ros.engines.engine_cache import load_or_build
+from lgseg_ros.engines.errors import EngineError
 from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.tensorrt_engine import TensorRTEngine
 from lgseg_ros.vocabulary.vocabulary import VocabularyState

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXECUTABLES = ('segment_node', 'lgseg')
 MAX_FILE_BYTES = 2 * 1024 * 1024
+STAGES = ROOT / 'weights' / 'stages'   # weights that a later stage of training begins with; not installed
 
 
 def git_files():
@@ -255,7 +256,8 @@ def test_the_built_package_is_complete(prefix):
     for name in EXECUTABLES:
         assert os.access(prefix / 'lib/lgseg_ros' / name, os.X_OK)
     for folder in ('config', 'launch', 'weights'):
-        in_source = [path.relative_to(ROOT) for path in git_files() if path.is_relative_to(ROOT / folder)]
+        in_source = [path.relative_to(ROOT) for path in git_files() if path.is_relative_to(ROOT / folder)
+                     and not path.is_relative_to(STAGES)]
         assert in_source, f'{folder}/ is empty'
         assert [name for name in in_source if not (prefix / 'share/lgseg_ros' / name).is_file()] == []
     assert list(prefix.glob('lib/python3*/site-packages/lgseg_ros/py.typed')) or \
@@ -294,7 +296,7 @@ def test_pip_installs_weights_and_type_marker(tmp_path):
     options = ['--quiet', '--no-deps', '--no-build-isolation', '--target', str(target)]
     subprocess.run([sys.executable, '-m', 'pip', 'install', *options, str(source)], check=True)
     share = target / 'lgseg_ros' / '_share'
-    missing = [name for name in (path.relative_to(ROOT) for path in git_files())
+    missing = [name for name in (path.relative_to(ROOT) for path in git_files() if not path.is_relative_to(STAGES))
                if name.parts[0] in ('config', 'launch', 'weights') and not (share / name).is_file()]
     assert missing == []
     assert (target / 'lgseg_ros' / 'py.typed').is_file(), 'without it type checkers ignore the annotations'

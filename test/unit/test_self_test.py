@@ -11,6 +11,7 @@ from lgseg_ros.engines import self_test as module
 from lgseg_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.engines.preprocessing import Frame, Mask, network_size
+from lgseg_ros.engines.reference import compute_expected
 from lgseg_ros.engines.selection import create_engine, run_self_tests
 from lgseg_ros.engines.self_test import SelfTest, SelfTestError, compare, limits
 from lgseg_ros.engines.self_test_data import SMALL, read_golden, self_test_path
@@ -189,7 +190,7 @@ def test_onnx_runtime_computes_the_masks_of_a_size_that_is_not_stored(weights, s
 def test_a_graph_that_resizes_is_tested_from_frame_to_mask(weights):
     """As a captured graph of the torch engine, here by an engine that resizes with OpenCV."""
     engine = OnnxRuntimeEngine(weights, 1, precision='fp32')
-    test = SelfTest(weights, 'torch', 'fp32')
+    test = SelfTest(weights, 'torch', 'fp32', reference=compute_expected)
     for gray in (False, True):
         assert test.check_frames((480, 640), gray, (360, 480), (480, 640),
                                  lambda image, vocabulary: engine.run([Frame(image, 'rgb')], vocabulary)[0],

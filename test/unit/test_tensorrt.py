@@ -8,7 +8,7 @@ import pytest
 
 from lgseg_ros.cli.main import main
 from lgseg_ros.engines import tensorrt_build, tensorrt_engine, tensorrt_prebuild
-from lgseg_ros.engines.base import EngineError
+from lgseg_ros.engines.errors import EngineError
 from lgseg_ros.engines.preprocessing import DEFAULT_PIXELS, SMALLEST, STEP, network_size
 from lgseg_ros.engines.tensorrt_build import MAX_ASPECT_RATIO, EngineShapes, profile_shapes
 from lgseg_ros.engines.tensorrt_engine import TensorRTEngine, build_command, clamp

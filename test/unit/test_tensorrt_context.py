@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from lgseg_ros.engines.base import EngineError
+from lgseg_ros.engines.errors import EngineError
 from lgseg_ros.engines.preprocessing import Frame
 from lgseg_ros.engines.tensorrt_context import TensorRTContext, TensorRTShape
 from lgseg_ros.model.graph_interface import (

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from lgseg_ros.engines.base import EngineError
+from lgseg_ros.engines.errors import EngineError
 from lgseg_ros.engines.preprocessing import Frame, to_network
 from lgseg_ros.engines.tensorrt_network import find_network, make_network, network_name
 from lgseg_ros.model.graph_interface import (
