@@ -12,6 +12,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lgseg_ros.engines.onnxruntime_engine import session_options
+from lgseg_ros.model.graph_interface import (
+    CLASS_IDS_INPUT,
+    CONFIDENCE_THRESHOLD_INPUT,
+    FRAMES_INPUT,
+    TEXT_EMBEDDINGS_INPUT,
+)
 from lgseg_ros.model.network import BaseNetwork
 from lgseg_ros.model.onnx_export import export_onnx
 from lgseg_ros.utils.hardware import usable_cores
@@ -74,7 +80,7 @@ def _session(model: BaseNetwork, embeddings: torch.Tensor, image: npt.NDArray[np
     session = onnxruntime.InferenceSession(str(path), session_options(usable_cores()),
                                            providers=['CPUExecutionProvider'])
     with torch.no_grad():
-        rows = model.project_text(embeddings).numpy()
-    feeds = {'frames': image[None], 'rows': rows, 'row_ids': np.arange(len(rows)),
-             'confidence_threshold': np.array(0, np.float32)}
+        projected = model.project_text(embeddings).numpy()
+    feeds = {FRAMES_INPUT: image[None], TEXT_EMBEDDINGS_INPUT: projected, CLASS_IDS_INPUT: np.arange(len(projected)),
+             CONFIDENCE_THRESHOLD_INPUT: np.array(0, np.float32)}
     return lambda: session.run(None, feeds)
