@@ -4,24 +4,19 @@ A library's own key may be incomplete: OpenVINO 2026.4.1 leaves out the precisio
 With a folder per combination, only one compiled graph can be there.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..utils.file_lock import file_lock
 from ..utils.hardware import cpu_info
 
 LOCK_SECONDS = 60.0
 """Longer than any compilation of a CPU graph takes; after it, the engine goes on without the cache."""
-
-
-class CacheBusyError(OSError):
-    """Another process has held the lock of a cache for `LOCK_SECONDS`."""
 
 
 def cache_key(parts: Mapping[str, object]) -> str:
@@ -50,19 +45,10 @@ def exclusive(folder: Path) -> Iterator[None]:
         folder: created where it is missing; the lock file is beside it.
 
     Raises:
-        OSError: the folder cannot be created, or (CacheBusyError) its lock is not free within `LOCK_SECONDS`.
+        OSError: the folder cannot be created, or (LockTimeoutError) its lock is not free within `LOCK_SECONDS`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f'{folder.name}.lock'), 'a') as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CacheBusyError(f'{folder} is held by another process') from None
-                time.sleep(0.05)
+    with file_lock(folder.with_name(f'{folder.name}.lock'), LOCK_SECONDS):
         os.utime(folder)   # the time of its last use
         yield
 

@@ -4,19 +4,17 @@ One file for each text encoder in `utils.paths.cache_folder() / 'text'`. A cache
 that is damaged is set aside. Phrases that cannot be written are kept in memory.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ..utils.file_lock import file_lock
 from ..utils.paths import cache_folder
 from .classes import VocabularyError, normalise
 from .embedding_file import Embeddings, read_embeddings, write_embeddings
@@ -85,7 +83,7 @@ class EmbeddingCache:
         self._merge(new)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path.with_suffix('.lock')):
+            with file_lock(self.path.with_suffix('.lock'), LOCK_TIMEOUT_S):
                 if not self._refresh():   # to write it now would lose its phrases
                     raise OSError('it cannot be read now')
                 self._merge(new)   # again: what was read may hold the same names
@@ -150,19 +148,3 @@ class EmbeddingCache:
         if kind not in self._warned:
             self._warned.add(kind)
             self._warn(text)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file; the kernel releases it however the process ends. OSError after LOCK_TIMEOUT_S."""
-    with open(path, 'a') as file:
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise OSError(f'{path.name} is held by another process') from None
-                time.sleep(0.02)
-        yield

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from lgseg_ros.engines import cache_key as module
-from lgseg_ros.engines.cache_key import CacheBusyError, cache_key, cpu_parts, exclusive
+from lgseg_ros.engines.cache_key import cache_key, cpu_parts, exclusive
 from lgseg_ros.engines.openvino_engine import OpenVinoEngine
 from lgseg_ros.utils import hardware
+from lgseg_ros.utils.file_lock import LockTimeoutError
 from lgseg_ros.vocabulary.vocabulary import VocabularyState
 from self_test_faults import blobs, copy_weights, reverse_channels, segment
 
@@ -43,7 +44,7 @@ def test_every_part_changes_the_key():
 def test_one_process_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'LOCK_SECONDS', 0.2)
     with exclusive(tmp_path / 'folder'):
-        with pytest.raises(CacheBusyError, match='held by another process'), exclusive(tmp_path / 'folder'):
+        with pytest.raises(LockTimeoutError, match='held by another process'), exclusive(tmp_path / 'folder'):
             pass
     with exclusive(tmp_path / 'folder'):
         assert (tmp_path / 'folder').is_dir()
