@@ -15,7 +15,7 @@ ENSEMBLE = (
     'a photo of a {}', 'a photo of the {}', 'a photo of one {}', 'a photo of a small {}', 'a photo of a large {}',
     'a blurry photo of a {}', 'a photo of a {} in the street', 'there is a {} in the scene',
 )
-"""Templates for objects in a street or a hall. Their average depends less on one wording."""
+"""Templates for objects in a street or a hall. Their average depends less on a single template."""
 
 BATCH_SIZE = 64
 
